@@ -1,0 +1,218 @@
+"""The outgoing ACP client: one request, one attempt, and a typed answer to "may the agent have begun?".
+
+Nothing here is repeated, by us or by aiohttp: it repeats idempotent methods only, and this is POST. Who
+repeats what is the caller's decision (docs/architecture.md, "What is sent again").
+
+Which side of the line a transport failure is on:
+
+ClientConnectorError (refused, DNS, TLS)   raised while a connection is made, so not a byte was sent
+ConnectionTimeoutError                     the same, by our own limit on connecting
+everything else                            a connection was there and bytes may have left: OutcomeUnknown;
+                                           but a peer that answers something else than HTTP, or a broken
+                                           content encoding, has answered: AgentProtocolError
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from types import TracebackType
+
+import aiohttp
+from aiohttp.http_exceptions import ContentEncodingError
+
+from agentex.acp.answers import about, api_url, http_failure, last_updates_of, result_of, updates_of
+from agentex.acp.headers import ACCEPT_JSON, ACCEPT_STREAM, request_headers
+from agentex.acp.messages import AcpCall, Json, StreamUpdate
+from agentex.errors import AgentCallFailed, AgentProtocolError, AgentUnreachable, OutcomeUnknown
+from agentex.settings import Settings
+
+# An agent that moves is found again within this; a page of 200 still resolves once.
+DNS_CACHE_SECONDS = 10
+# The body of a refusal is read for its message only, so neither its size nor its time may cost much.
+REFUSAL_BYTES = 65_536
+REFUSAL_SECONDS = 2
+# aiohttp writes up to this at once; larger bodies go out in pieces, so the event loop is not held.
+WHOLE_BODY_BYTES = 1_048_576
+
+
+class AcpClient:
+    """Calls agents over one shared pool of connections; limits on calls in flight are the caller's.
+
+    async with AcpClient(settings) as client:
+        result = await client.call(call)
+        async with client.stream(call) as updates:
+            async for update in updates: ...
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._connect_seconds = settings.agent_connect_timeout_seconds
+        self._idle_seconds = settings.agent_idle_connection_seconds
+        self._max_answer_bytes = settings.agent_max_answer_bytes
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> AcpClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes every connection; calls in flight end as OutcomeUnknown."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def call(self, call: AcpCall) -> Json:
+        """The result of the agent's answer, which may be None; raises one of AgentCallFailed's classes."""
+        async with self._answer(call, ACCEPT_JSON) as body:
+            return result_of(await body.whole(), call)
+
+    @asynccontextmanager
+    async def stream(self, call: AcpCall) -> AsyncGenerator[AsyncGenerator[StreamUpdate]]:
+        """The updates of a message/send as they arrive; leaving the block early drops the connection.
+
+        Entering raises what stands before the first update, iterating what comes after it: both
+        AgentCallFailed's classes. What was iterated stays with the caller.
+        """
+        async with self._answer(call, ACCEPT_STREAM) as body, aclosing(_updates(body)) as updates:
+            yield updates
+
+    @asynccontextmanager
+    async def _answer(self, call: AcpCall, accept: str) -> AsyncGenerator[_Body]:
+        response = await self._post(call, accept)
+        try:
+            if not 200 <= response.status < 300:
+                body = await _refusal(response)
+                raise http_failure(call, response.status, response.headers.get("retry-after"), body)
+            yield _Body(call, response, self._max_answer_bytes)
+        finally:
+            # After the last byte the connection is back in the pool already; before it, this drops it.
+            response.close()
+
+    async def _post(self, call: AcpCall, accept: str) -> aiohttp.ClientResponse:
+        url, headers = api_url(call.acp_url), request_headers(call, accept)
+        body = _request_body(call)
+        try:
+            return await self._open_session().post(
+                url,
+                data=body if len(body) <= WHOLE_BODY_BYTES else io.BytesIO(body),
+                headers=headers,
+                allow_redirects=False,
+                timeout=self._timeout(call),
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            raise _transport_failure(call, error) from error
+
+    def _timeout(self, call: AcpCall) -> aiohttp.ClientTimeout:
+        # Connecting (DNS, TCP and TLS) must give up before the total does: only then its error says that
+        # nothing was sent.
+        connect = min(self._connect_seconds, call.timeout_seconds * 0.9)
+        return aiohttp.ClientTimeout(total=call.timeout_seconds, connect=connect)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        # Not in __init__: aiohttp needs the running loop.
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=self._idle_seconds, ttl_dns_cache=DNS_CACHE_SECONDS
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        return self._session
+
+
+class _Body:
+    """A 2xx answer's body, read within the limit on its unpacked size."""
+
+    def __init__(self, call: AcpCall, response: aiohttp.ClientResponse, max_bytes: int) -> None:
+        self.call = call
+        self.is_plain_json = response.content_type == "application/json"
+        self._content = response.content
+        self._max_bytes = max_bytes
+        self._bytes = 0
+
+    async def chunk(self) -> bytes:
+        """What has arrived, up to the limit; empty at the end."""
+        # All bytes within the limit are handed out before the failure, however they were cut into chunks:
+        # a stream's partial output must not depend on chance.
+        room = self._max_bytes - self._bytes
+        chunk = await self._read() if room >= 0 else b""
+        if room < 0 or (chunk and room == 0):
+            raise AgentProtocolError(about(self.call, f"the answer is larger than {self._max_bytes} bytes"))
+        self._bytes += len(chunk)
+        return chunk[:room]
+
+    async def _read(self) -> bytes:
+        try:
+            return await self._content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _transport_failure(self.call, error) from error
+
+    async def whole(self) -> bytes:
+        chunks: list[bytes] = []
+        while chunk := await self.chunk():
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+async def _updates(body: _Body) -> AsyncGenerator[StreamUpdate]:
+    if body.is_plain_json:
+        for update in updates_of(await body.whole(), body.call):
+            yield update
+        return
+    rest = bytearray()
+    while chunk := await body.chunk():
+        rest += chunk
+        if b"\n" not in chunk:
+            continue
+        *lines, rest = rest.split(b"\n")
+        for line in lines:
+            for update in updates_of(bytes(line), body.call) if line.strip() else ():
+                yield update
+    for update in last_updates_of(bytes(rest), body.call):
+        yield update
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> bytes:
+    """The beginning of a refusal's body. Its status is known, so no failure here changes what it means."""
+    body = b""
+    try:
+        async with asyncio.timeout(REFUSAL_SECONDS):
+            while len(body) < REFUSAL_BYTES and (chunk := await response.content.readany()):
+                body += chunk
+    except (aiohttp.ClientError, OSError):
+        return b""
+    return body
+
+
+def _request_body(call: AcpCall) -> bytes:
+    request = {"jsonrpc": "2.0", "method": call.method, "id": call.request_id, "params": call.params}
+    return json.dumps(request, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _transport_failure(call: AcpCall, error: Exception) -> AgentCallFailed:
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return AgentUnreachable(about(call, "no connection within the time limit"))
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return AgentUnreachable(about(call, "its host name does not resolve"))
+    if isinstance(error, aiohttp.ClientSSLError):
+        return AgentUnreachable(about(call, "the TLS handshake failed"))
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return AgentUnreachable(about(call, f"no connection: {error.os_error.strerror or 'refused'}"))
+    if isinstance(error, aiohttp.ClientResponseError):
+        return AgentProtocolError(about(call, "the answer is not HTTP"))
+    if isinstance(error, aiohttp.ClientPayloadError) and _encoding_is_broken(error):
+        return AgentProtocolError(about(call, "the answer's content encoding is broken"))
+    if isinstance(error, TimeoutError):
+        return OutcomeUnknown(about(call, f"no complete answer within {call.timeout_seconds:g} s"))
+    return OutcomeUnknown(about(call, "the connection was lost before the answer was complete"))
+
+
+def _encoding_is_broken(error: BaseException) -> bool:
+    return isinstance(error.__cause__, ContentEncodingError)

@@ -1,0 +1,72 @@
+"""/agents: registration, and what is known of agents."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+
+from agentex.agents import service
+from agentex.agents.models import AgentRead, AgentRegister, AgentRegistered, Deleted
+from agentex.deps import Caller, Limit, PageNumber, ReadSession, ResourcesDep
+
+router = APIRouter(prefix="/agents", tags=["agents"])
+
+
+@router.post("/register")
+async def register_agent(body: AgentRegister, resources: ResourcesDep, caller: Caller) -> AgentRegistered:
+    """Register an agent, or bring it up to date; idempotent by name, or by agent_id when it is known."""
+    async with resources.db.begin() as session:
+        agent = await service.register(session, resources.authz, caller, body)
+    return AgentRegistered.model_validate(agent)
+
+
+@router.get("")
+async def list_agents(
+    session: ReadSession,
+    caller: Caller,
+    task_id: Annotated[UUID | None, Query(description="Only the agent of this task")] = None,
+    limit: Limit = 50,
+    page_number: PageNumber = 1,
+    order_by: Literal["created_at", "updated_at", "name"] = "created_at",
+    order_direction: Literal["asc", "desc"] = "desc",
+) -> list[AgentRead]:
+    """Agents that are not deleted."""
+    wanted = service.AgentFilter(task_id, order_by, order_direction)
+    found = await service.list_page(session, caller, wanted, limit=limit, page_number=page_number)
+    return [AgentRead.model_validate(agent) for agent in found]
+
+
+@router.get("/name/{name}")
+async def get_agent_by_name(
+    name: str, session: ReadSession, resources: ResourcesDep, caller: Caller
+) -> AgentRead:
+    """One agent by name."""
+    return AgentRead.model_validate(await service.get_by_name(session, resources.authz, caller, name))
+
+
+@router.delete("/name/{name}")
+async def delete_agent_by_name(name: str, resources: ResourcesDep, caller: Caller) -> Deleted:
+    """Delete an agent by name; its schedules are paused, and its name is free again."""
+    async with resources.db.begin() as session:
+        agent = await service.get_by_name(session, resources.authz, caller, name)
+        await service.delete(session, resources, caller, agent)
+    return Deleted(id=agent.id, message=f"Agent '{agent.name}' was deleted")
+
+
+@router.get("/{agent_id}")
+async def get_agent(
+    agent_id: str, session: ReadSession, resources: ResourcesDep, caller: Caller
+) -> AgentRead:
+    """One agent by id."""
+    return AgentRead.model_validate(await service.get(session, resources.authz, caller, agent_id))
+
+
+@router.delete("/{agent_id}")
+async def delete_agent(agent_id: str, resources: ResourcesDep, caller: Caller) -> Deleted:
+    """Delete an agent; its schedules are paused, and its name is free again."""
+    async with resources.db.begin() as session:
+        agent = await service.get(session, resources.authz, caller, agent_id)
+        await service.delete(session, resources, caller, agent)
+    return Deleted(id=agent.id, message=f"Agent '{agent.name}' was deleted")

@@ -1,0 +1,141 @@
+"""The API process: one FastAPI app over the slices' routers, and the server it runs in."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
+
+import uvicorn
+import yaml
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp
+
+from agentex.agents.api import router as agents_router
+from agentex.hooks import fill_hooks
+from agentex.messages.api import router as messages_router
+from agentex.resources import Resources, open_resources
+from agentex.rpc.api import router as rpc_router
+from agentex.runs.api import router as runs_router
+from agentex.schedules.api import router as schedules_router
+from agentex.settings import Settings
+from agentex.tasks.api import router as tasks_router
+from agentex.telemetry.logs import configure_logs
+from agentex.web.bodies import refuse_unstorable_json
+from agentex.web.edge import Edge
+from agentex.web.health import router as health_router
+from agentex.web.openapi import with_problems
+from agentex.web.problems import add_problem_handlers
+
+log = logging.getLogger(__name__)
+
+# Of the API, not of the package: agents' SDKs refuse to start below 0.1.0 (wire.md §0.3).
+API_VERSION = "0.1.0"
+# Requests in flight when the server is told to stop; task/create, the longest, may take 60 s.
+SHUTDOWN_SECONDS = 65
+EXIT_CANNOT_BIND = 1
+
+
+class Api(FastAPI):
+    """FastAPI with the edge around all of it, its own error answers included."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """As FastAPI's, inside the edge."""
+        return Edge(super().build_middleware_stack(), self.state.settings.max_body_bytes)
+
+    def openapi(self) -> dict[str, Any]:
+        """As FastAPI's, with our errors."""
+        if self.openapi_schema is None:
+            self.openapi_schema = with_problems(super().openapi())
+        return self.openapi_schema
+
+
+def create_app(settings: Settings, *, resources: Resources | None = None) -> FastAPI:
+    """The app; it opens its own resources unless it is given some, which stay the caller's to close."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        async with open_resources(settings) as opened:
+            fill_hooks(opened)
+            app.state.resources = opened
+            yield
+
+    app = Api(
+        title="agentex",
+        version=API_VERSION,
+        summary="A durable run service for AI agents",
+        lifespan=lifespan if resources is None else None,
+        max_body_size=settings.max_body_bytes,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+        dependencies=[Depends(refuse_unstorable_json)],
+    )
+    app.state.settings = settings
+    if resources is not None:
+        fill_hooks(resources)
+        app.state.resources = resources
+    add_problem_handlers(app)
+    _add_routers(app, settings)
+    return app
+
+
+def openapi_yaml() -> str:
+    """The API's document, always with the schedules' routes."""
+    settings = Settings.model_validate({"ENABLE_AGENT_RUN_SCHEDULES": True})
+    document = create_app(settings).openapi()
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; requests in flight are answered first. Exits with 1 without a port."""
+    configure_logs(settings)
+    listening = _listen(settings)
+    # uvicorn raises the signal that stopped it once more when it has ended: an orderly end, so exit code 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit_orderly)
+    # uvicorn's own logging set-up would replace ours.
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _exit_orderly(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The listening socket, taken before anything is opened."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        # create_server repeats the address behind the reason.
+        reason = str(error.strerror or error).partition(" (while")[0]
+        sys.stderr.write(
+            f"cannot listen on {settings.host}:{settings.port} (AGENTEX_HOST, AGENTEX_PORT): {reason}\n"
+        )
+        raise SystemExit(EXIT_CANNOT_BIND) from None
+
+
+def _add_routers(app: FastAPI, settings: Settings) -> None:
+    for router in (health_router, agents_router, rpc_router, tasks_router, messages_router, runs_router):
+        app.include_router(router)
+    if settings.enable_agent_run_schedules:
+        app.include_router(schedules_router)
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

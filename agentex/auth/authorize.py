@@ -1,0 +1,86 @@
+"""May this principal do that to this resource? Asked by every handler and by every launch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from agentex.auth.principal import Principal
+from agentex.errors import Forbidden, NotFound
+
+
+class Operation(StrEnum):
+    """What is done to a resource (wire.md §4)."""
+
+    CREATE = "create"
+    READ = "read"
+    UPDATE = "update"
+    DELETE = "delete"
+    EXECUTE = "execute"
+    CANCEL = "cancel"
+
+
+class ResourceType(StrEnum):
+    """What something is done to."""
+
+    AGENT = "agent"
+    TASK = "task"
+    SCHEDULE = "schedule"
+    RUN = "run"
+
+
+@dataclass(frozen=True)
+class ResourceRef:
+    """One resource, or (id "*") the type as such, for create and list."""
+
+    type: ResourceType
+    id: str
+    account_id: str
+    owner: str | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The answer, and the rule it follows from, for the ledger."""
+
+    allowed: bool
+    rule: str
+
+
+class AuthProvider(Protocol):
+    """Where principals come from and who decides; one file each under auth/providers."""
+
+    # Whether the provider keeps tasks, so that task.update is asked once a task exists.
+    knows_tasks: bool
+
+    async def authenticate(self, headers: Mapping[str, str]) -> Principal:
+        """The caller of a request; raises Forbidden or AuthorizerUnavailable."""
+        ...
+
+    async def authorize(
+        self, session: AsyncSession, principal: Principal, operation: Operation, resource: ResourceRef
+    ) -> Decision:
+        """The decision; raises AuthorizerUnavailable, which is retryable."""
+        ...
+
+
+async def require(
+    provider: AuthProvider,
+    session: AsyncSession,
+    principal: Principal,
+    operation: Operation,
+    resource: ResourceRef,
+) -> None:
+    """Return when allowed; else NotFound when the caller may not even read it, Forbidden when it may."""
+    decision = await provider.authorize(session, principal, operation, resource)
+    if decision.allowed:
+        return
+    if operation is not Operation.READ:
+        readable = await provider.authorize(session, principal, Operation.READ, resource)
+        if readable.allowed:
+            raise Forbidden(f"{operation} on {resource.type} {resource.id} is not allowed: {decision.rule}")
+    raise NotFound(f"{resource.type} {resource.id!r} not found")

@@ -1,0 +1,114 @@
+"""The command line, `agentex`. Heavy imports stand inside the commands: `agentex --help` has to be quick."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from agentex.settings import Settings
+
+WRONG_SETTING = 2
+app = typer.Typer(
+    help="Starts agent runs on a schedule, on an event or on demand, and can always say what ran.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def serve() -> None:
+    """Serve the API on AGENTEX_HOST:AGENTEX_PORT."""
+    settings = _settings()
+    from agentex.app import serve as serve_api
+
+    serve_api(settings)
+
+
+@app.command()
+def worker() -> None:
+    """Run a worker: opens and delivers what is due."""
+    settings = _settings()
+    from agentex.worker import run
+
+    run(settings)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database of AGENTEX_DATABASE_URL to the newest schema."""
+    settings = _settings()
+    from agentex.database import migrate as migrate_database
+
+    migrate_database(settings)
+
+
+@app.command()
+def dev(
+    data_dir: Annotated[Path, typer.Option(help="Data and logs of the stack.")] = Path(".agentex"),
+) -> None:
+    """Start everything on this machine: Postgres, Temporal, API, worker and two demo agents."""
+    with _wrong_settings_named():
+        from agentex.dev.stack import run
+
+        code = run(data_dir)
+    raise typer.Exit(code)
+
+
+@app.command()
+def openapi(
+    output: Annotated[Path | None, typer.Option(help="Write it to this file instead.")] = None,
+) -> None:
+    """Print the API's OpenAPI document (YAML)."""
+    from agentex.app import openapi_yaml
+
+    if output is None:
+        print(openapi_yaml(), end="")
+    else:
+        output.write_text(openapi_yaml(), encoding="utf-8")
+
+
+def _settings() -> Settings:
+    with _wrong_settings_named():
+        from agentex.settings import Settings
+
+        return Settings()
+
+
+@contextlib.contextmanager
+def _wrong_settings_named() -> Generator[None]:
+    """One line per wrong setting on stderr, and exit code 2."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        for line in describe_wrong_settings(error):
+            typer.echo(line, err=True)
+        raise typer.Exit(WRONG_SETTING) from None
+
+
+def describe_wrong_settings(error: ValidationError) -> list[str]:
+    """`AGENTEX_PORT is 'abc': Input should be a valid integer, …`, one line per setting."""
+    from agentex.settings import Settings
+
+    prefix = str(Settings.model_config.get("env_prefix", ""))
+    lines: list[str] = []
+    for problem in error.errors(include_url=False, include_context=False):
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        variable = field if field.isupper() else f"{prefix}{field}".upper()
+        reason = problem["msg"].removeprefix("Value error, ")
+        shown = f"{variable} is {problem['input']!r}"
+        lines.append(reason if reason.startswith(shown) else f"{shown}: {reason}")
+    return lines
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,243 @@
+"""The engine, its sessions, migrations, and which database errors mean what."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Enum, RowMapping, TextClause, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlmodel import SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from agentex.settings import Settings
+
+T = TypeVar("T")
+
+# JSON from the wire or a JSONB column: the one place where Any is meant.
+JsonObject = dict[str, Any]
+
+# Constraint names are part of the interface: services name them where they turn one into an error.
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+# A missing JSON value is SQL NULL, never the JSON literal null.
+JsonColumn = JSONB(none_as_null=True)
+
+# What a database that is away may raise (builtin and asyncio's TimeoutError are OSErrors): ask
+# is_unavailable whether it is that, and raise again what is not.
+DATABASE_ERRORS = (SQLAlchemyError, OSError)
+DEADLOCK = "40P01"
+# SQLSTATE classes of a server that is away, starting, stopping or full (postgresql.org, appendix A).
+_UNAVAILABLE_CLASSES = ("08", "53", "57")
+
+
+def _values(members: type[StrEnum]) -> list[str]:
+    return [member.value for member in members]
+
+
+def text_enum(kind: type[StrEnum], name: str) -> Enum:
+    """A StrEnum stored as text, with a CHECK of the given name."""
+    return Enum(
+        kind,
+        native_enum=False,
+        create_constraint=True,
+        length=32,
+        name=name,
+        values_callable=_values,
+    )
+
+
+def storable(value: Any) -> Any:
+    """JSON from outside as Postgres can keep it: NUL and lone surrogates become U+FFFD.
+
+    What an agent has answered is kept rather than refused; input from callers is refused instead.
+    """
+    if isinstance(value, str):
+        return (
+            value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode() if _is_odd(value) else value
+        )
+    if isinstance(value, list):
+        return [storable(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in cast("JsonObject", value).items()}
+    return value
+
+
+def _is_odd(text_: str) -> bool:
+    return "\x00" in text_ or any("\ud800" <= char <= "\udfff" for char in text_)
+
+
+def sqlstate(error: DBAPIError) -> str:
+    """The five characters of a driver error, or the empty string."""
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def violates(error: DBAPIError, constraint: str) -> bool:
+    """Whether the error is a violation of the named constraint or unique index."""
+    cause = getattr(error.orig, "__cause__", None)
+    return getattr(cause, "constraint_name", None) == constraint
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether the database did not answer, so that the same request may succeed later."""
+    if isinstance(error, PoolTimeout):
+        return True
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or sqlstate(error).startswith(_UNAVAILABLE_CLASSES)
+    return isinstance(error, OSError | TimeoutError)
+
+
+class Database:
+    """The connection pool: `begin()` for writes, `read()` for reads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine: AsyncEngine = _engine(
+            settings,
+            {},
+            pool_size=settings.database_pool_size,
+            max_overflow=settings.database_max_overflow,
+            # No ping before each use: asyncpg's is three round trips. After a restart of Postgres the first
+            # use fails, which empties the pool, and is answered or tried again like any outage.
+            pool_timeout=settings.database_connect_timeout_seconds,
+        )
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncGenerator[AsyncSession]:
+        """A session in one transaction, committed at the end of the block, rolled back on an error."""
+        async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @asynccontextmanager
+    async def single(self) -> AsyncGenerator[AsyncSession]:
+        """A session whose every statement is a transaction of its own: one round trip instead of three."""
+        async with AsyncSession(self._autocommit, expire_on_commit=False) as session:
+            yield session
+
+    @asynccontextmanager
+    async def read(self) -> AsyncGenerator[AsyncSession]:
+        """A session for reads."""
+        async with self.single() as session:
+            yield session
+
+    async def retry_deadlock(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Run a whole write transaction; once more when it lost a deadlock (40P01)."""
+        try:
+            return await write()
+        except DBAPIError as error:
+            if sqlstate(error) != DEADLOCK:
+                raise
+        return await write()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.engine.dispose()
+
+
+class SessionLock:
+    """A Postgres session's advisory lock, on a connection of its own, that one process at a time has.
+
+    Postgres ends the session, and with it the lock, when it is not used for idle_seconds: a process that
+    is stopped keeps nothing from the others.
+    """
+
+    def __init__(self, settings: Settings, number: int, *, idle_seconds: float) -> None:
+        self._number = number
+        self._engine = _engine(
+            settings, {"idle_session_timeout": str(int(idle_seconds * 1000))}, poolclass=NullPool
+        )
+        self._connection: AsyncConnection | None = None
+
+    async def take(self) -> bool:
+        """Whether this process has the lock now; call it again and again to keep it."""
+        if self._connection is None:
+            connection = await self._engine.connect()
+            # Without it the session would stay idle in a transaction, which no idle_session_timeout ends.
+            self._connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        # Given back first, for the lock nests; one that Postgres has taken away fails here.
+        await self._connection.execute(text("SELECT pg_advisory_unlock_all()"))
+        taken = await self._connection.scalar(
+            text("SELECT pg_try_advisory_lock(:number)"), {"number": self._number}
+        )
+        return bool(taken)
+
+    async def drop(self) -> None:
+        """Give the lock up, whatever state its connection is in."""
+        if self._connection is not None:
+            await self._connection.invalidate()
+            await self._connection.close()
+            self._connection = None
+        await self._engine.dispose()
+
+
+def _engine(settings: Settings, server_settings: dict[str, str], **options: Any) -> AsyncEngine:
+    return create_async_engine(
+        settings.async_database_url,
+        # Parameters are prompts and inputs; an error's text ends in the log.
+        hide_parameters=True,
+        connect_args={
+            "timeout": settings.database_connect_timeout_seconds,
+            "command_timeout": settings.database_statement_timeout_seconds,
+            "server_settings": {
+                "application_name": "agentex",
+                "jit": "off",
+                "timezone": "UTC",
+                **server_settings,
+            },
+        },
+        **options,
+    )
+
+
+@lru_cache(maxsize=256)
+def _statement(sql: str) -> TextClause:
+    # Finding the parameters in a statement's text costs more than sending it.
+    return text(sql)
+
+
+async def rows(session: AsyncSession, sql: str, **parameters: object) -> Sequence[RowMapping]:
+    """The rows of one textual statement, by column name; none for a statement that returns none.
+
+    JSONB goes in as `json.dumps(…)` text and comes out as text: no column type is known here.
+    """
+    result = await (await session.connection()).execute(_statement(sql), parameters)
+    return result.mappings().all() if result.returns_rows else []
+
+
+async def clock_now(session: AsyncSession) -> datetime:
+    """The database's clock, at this moment rather than at the transaction's start."""
+    found = await rows(session, "SELECT clock_timestamp() AS now")
+    return found[0]["now"]
+
+
+def alembic_config(settings: Settings) -> Config:
+    """Alembic's configuration: from the checkout, or from inside the installed wheel."""
+    package = Path(__file__).parent
+    folders = (package / "_database", package.parent / "database")
+    folder = next(path for path in folders if path.is_dir())
+    config = Config(folder / "alembic.ini")
+    config.set_main_option("script_location", str(folder / "migrations").replace("%", "%%"))
+    config.attributes["url"] = settings.async_database_url
+    return config
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the schema to the newest revision. Safe to run by several processes at once."""
+    command.upgrade(alembic_config(settings), "head")

@@ -1,0 +1,153 @@
+"""Repeats of a POST: found by the caller's key, or by the client's own count of retries.
+
+An unmodified client repeats a POST silently with `x-stainless-retry-count: n` and no key. Each POST that
+makes something leaves an entry, in the transaction that makes it; a repeat takes the newest entry of the
+same request with a lower count, not older than ten minutes, answers with its result, and leaves it with
+its own count: consumed for other requests, found again by this one's next repeat.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from uuid import UUID
+
+from sqlalchemy import Index, text
+from sqlmodel import Field, SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from agentex.auth.principal import Principal
+from agentex.database import JsonColumn, JsonObject, rows
+from agentex.errors import InvalidInput
+from agentex.ids import new_id
+
+# A client gives up after two repeats within seconds; ten minutes cover its longest timeout of 300 s.
+REPEAT_WINDOW_SECONDS = 600
+# A caller's own key is remembered for a day.
+KEY_WINDOW_SECONDS = 86_400
+MAX_KEY_LENGTH = 255
+
+
+class IdempotencyEntry(SQLModel, table=True):
+    """One POST that made something, and what it answered."""
+
+    __tablename__ = "idempotency_keys"  # pyright: ignore[reportAssignmentType] - SQLModel types it as declared_attr
+    __table_args__ = (
+        Index("ix_idempotency_keys_fingerprint_created_at", "fingerprint", text("created_at DESC")),
+        Index("ix_idempotency_keys_created_at", "created_at"),
+    )
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    # sha256 of what makes two requests the same: of the key, or of the whole request.
+    fingerprint: str
+    # sha256 of the body, to tell a repeat from another request under the same key.
+    body_hash: str
+    retry_count: int
+    answer: JsonObject = Field(sa_type=JsonColumn)  # pyright: ignore[reportArgumentType]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """How one request would be known again."""
+
+    fingerprint: str
+    body_hash: str
+    retry_count: int
+    key: str | None
+
+    @property
+    def window_seconds(self) -> int:
+        """How long an entry of this request answers its repeats."""
+        return KEY_WINDOW_SECONDS if self.key else REPEAT_WINDOW_SECONDS
+
+
+@dataclass(frozen=True)
+class Request:
+    """The parts of a request that its repeats share."""
+
+    method: str
+    path: str
+    body: bytes
+    peer: str
+    user_agent: str
+    retry_count: int = 0
+    key: str | None = None
+
+
+def repeat_of(request: Request, principal: Principal) -> Repeat:
+    """The fingerprint of a request; raises InvalidInput for a key that is empty or too long."""
+    if request.key is not None and not 0 < len(request.key) <= MAX_KEY_LENGTH:
+        raise InvalidInput(
+            "Idempotency-Key", f"takes 1 to {MAX_KEY_LENGTH} characters, not {len(request.key)}"
+        )
+    body_hash = sha256(request.body).hexdigest()
+    who = principal.model_dump_json()
+    parts = [request.method, request.path, who]
+    parts += ["key", request.key] if request.key else [body_hash, request.peer, request.user_agent]
+    fingerprint = sha256(json.dumps(parts).encode()).hexdigest()
+    return Repeat(fingerprint, body_hash, request.retry_count, request.key)
+
+
+async def find_answer(session: AsyncSession, repeat: Repeat) -> JsonObject | None:
+    """The answer that this request already had, or None when it is new.
+
+    Holds an advisory lock on the request until the transaction ends, so that a repeat that overtakes
+    the original waits for it. Raises InvalidInput when the key was used with another body.
+    """
+    await _lock(session, repeat)
+    if repeat.key is None and repeat.retry_count == 0:
+        return None
+    found = await rows(
+        session,
+        """
+        UPDATE idempotency_keys SET retry_count = :retry_count
+        WHERE id = (
+            SELECT id FROM idempotency_keys
+            WHERE fingerprint = :fingerprint AND (:by_key OR retry_count < :retry_count)
+              AND created_at > clock_timestamp() - make_interval(secs => :window)
+            ORDER BY created_at DESC, id DESC LIMIT 1)
+        RETURNING body_hash, answer::text AS answer
+        """,
+        fingerprint=repeat.fingerprint,
+        by_key=repeat.key is not None,
+        retry_count=repeat.retry_count,
+        window=repeat.window_seconds,
+    )
+    if not found:
+        return None
+    if found[0]["body_hash"] != repeat.body_hash:
+        raise InvalidInput("Idempotency-Key", f"{repeat.key!r} was used with another body; use a new key")
+    return json.loads(found[0]["answer"])
+
+
+async def remember(session: AsyncSession, repeat: Repeat, answer: JsonObject) -> None:
+    """Keep what this request answered, in the transaction that carried it out."""
+    await rows(
+        session,
+        """
+        INSERT INTO idempotency_keys (id, fingerprint, body_hash, retry_count, answer, created_at)
+        VALUES (:id, :fingerprint, :body_hash, :retry_count, CAST(:answer AS jsonb), clock_timestamp())
+        """,
+        id=new_id(),
+        fingerprint=repeat.fingerprint,
+        body_hash=repeat.body_hash,
+        retry_count=repeat.retry_count,
+        answer=json.dumps(answer),
+    )
+
+
+async def forget_old(session: AsyncSession) -> None:
+    """Delete entries that no repeat can ask for any more."""
+    await rows(
+        session,
+        "DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - make_interval(secs => :window)",
+        window=KEY_WINDOW_SECONDS,
+    )
+
+
+async def _lock(session: AsyncSession, repeat: Repeat) -> None:
+    number = int.from_bytes(bytes.fromhex(repeat.fingerprint)[:8], signed=True)
+    await rows(session, "SELECT pg_advisory_xact_lock(:number)", number=number)

@@ -1,0 +1,28 @@
+"""Keyset cursors: opaque to callers, the last row's sort key to us."""
+
+from __future__ import annotations
+
+import base64
+import json
+from binascii import Error as BadBase64
+from datetime import datetime
+from uuid import UUID
+
+from agentex.errors import InvalidInput
+
+
+def encode_cursor(instant: datetime, id_: UUID) -> str:
+    """The cursor that continues after the row with this instant and id."""
+    return base64.urlsafe_b64encode(json.dumps([instant.isoformat(), str(id_)]).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> tuple[datetime, UUID]:
+    """What encode_cursor was given; raises InvalidInput for anything else."""
+    try:
+        instant, id_ = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        parsed = datetime.fromisoformat(instant), UUID(id_)
+    except (BadBase64, ValueError, TypeError, AttributeError):
+        raise InvalidInput("cursor", f"{cursor[:80]!r} is not a next_cursor of this list") from None
+    if parsed[0].tzinfo is None:
+        raise InvalidInput("cursor", f"{cursor[:80]!r} is not a next_cursor of this list")
+    return parsed

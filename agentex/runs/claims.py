@@ -1,0 +1,230 @@
+"""Claims: which process works at which runs, and what becomes of runs whose process is gone.
+
+A claim is a token and an expiry in the row. Every later write of a launch carries the token, so a process
+that was stopped past its claim can no longer mark, send or record anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from agentex.auth.principal import Principal
+from agentex.database import rows
+from agentex.resources import DefinitionRef
+from agentex.runs.pages import PageRef
+from agentex.settings import Settings
+from agentex.telemetry.metrics import RUN_RETRIES, RUNS_ENDED, SWEEP_REPAIRED
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A run that this launch may send, as its row says."""
+
+    id: UUID
+    account_id: str
+    agent_id: UUID
+    definition: DefinitionRef | None
+    fire_id: str
+    cause: str
+    due_at: datetime
+    principal: Principal
+    attempt: int
+    launched_at: datetime
+    task_created: bool
+    # Never sent and late, and either too late or not the schedule's newest: the catch-up rule skips it.
+    missed: bool
+    cancel_requested: bool
+
+
+@dataclass(frozen=True)
+class Held:
+    """Which runs of a launch are still its own, and which of them somebody wants canceled."""
+
+    ids: frozenset[UUID]
+    cancel: frozenset[UUID]
+
+
+# A run that was never sent is judged once more when a launch gets to it (design.md §4, catch-up rule): two
+# hours without Temporal end in one delivery, not in 120.
+_MISSED_SQL = """
+    picked.attempt = 0 AND picked.cause IN ('cadence', 'catch_up')
+    AND picked.next_attempt_at < clock_timestamp() - make_interval(secs => :late_seconds)
+    AND (picked.due_at <= clock_timestamp() - make_interval(secs => :catch_up_seconds)
+        OR EXISTS (
+            SELECT 1 FROM runs newer
+            WHERE newer.schedule_id = picked.schedule_id AND newer.due_at > picked.due_at
+                AND newer.cause IN ('cadence', 'catch_up') AND newer.status <> 'skipped'))
+"""
+
+
+async def claim_page(session: AsyncSession, settings: Settings, page: PageRef, token: UUID) -> list[Claimed]:
+    """Claim the runs of a page that are due now; expired claims of the page are settled first."""
+    await settle_expired(session, page=page)
+    found = await rows(
+        session,
+        f"""
+        WITH picked AS (
+            SELECT * FROM runs
+            WHERE batch_id = :batch_id AND lane = :lane AND page = :page AND status = 'due'
+                AND next_attempt_at <= clock_timestamp()
+            ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+        )
+        UPDATE runs r SET status = 'launching', attempt = r.attempt + 1, claimed_by = :token,
+            claimed_until = clock_timestamp() + make_interval(secs => :claim_seconds),
+            launched_at = coalesce(r.launched_at, clock_timestamp()), updated_at = clock_timestamp(),
+            cause = CASE WHEN picked.cause = 'cadence' AND picked.attempt = 0 AND picked.next_attempt_at
+                < clock_timestamp() - make_interval(secs => :late_seconds) THEN 'catch_up' ELSE r.cause END
+        FROM picked WHERE r.id = picked.id
+        RETURNING r.id, r.account_id, r.agent_id, r.schedule_id, r.schedule_version, r.fire_id, r.cause,
+            r.due_at, r.principal::text AS principal,
+            r.attempt, r.launched_at, r.task_created_at IS NOT NULL AS task_created,
+            r.cancel_requested_at IS NOT NULL AS cancel_requested, ({_MISSED_SQL}) AS missed
+        """,
+        batch_id=page.batch_id,
+        lane=page.lane,
+        page=page.page,
+        token=token,
+        claim_seconds=settings.claim_seconds,
+        late_seconds=settings.late_after_seconds,
+        catch_up_seconds=settings.catch_up_within_seconds,
+    )
+    return [
+        Claimed(
+            id=row["id"],
+            account_id=row["account_id"],
+            agent_id=row["agent_id"],
+            definition=DefinitionRef(row["schedule_id"], row["schedule_version"])
+            if row["schedule_id"]
+            else None,
+            fire_id=row["fire_id"],
+            cause=row["cause"],
+            due_at=row["due_at"],
+            principal=Principal.model_validate_json(row["principal"]),
+            attempt=row["attempt"],
+            launched_at=row["launched_at"],
+            task_created=row["task_created"],
+            missed=row["missed"],
+            cancel_requested=row["cancel_requested"],
+        )
+        for row in found
+    ]
+
+
+async def seconds_to_next_attempt(session: AsyncSession, page: PageRef) -> float | None:
+    """How long until a run of the page can be claimed (0 when one can), or None when none is left.
+
+    A claim of a process that is gone counts: it expires, and then somebody must look.
+    """
+    found = await rows(
+        session,
+        """
+        SELECT extract(epoch FROM min(CASE status WHEN 'due' THEN next_attempt_at ELSE claimed_until END)
+            - clock_timestamp())::float8 AS seconds
+        FROM runs
+        WHERE batch_id = :batch_id AND lane = :lane AND page = :page AND status IN ('due', 'launching')
+        """,
+        batch_id=page.batch_id,
+        lane=page.lane,
+        page=page.page,
+    )
+    seconds: float | None = found[0]["seconds"]
+    return None if seconds is None else max(seconds, 0.0)
+
+
+async def read_held(session: AsyncSession, token: UUID, ids: Collection[UUID]) -> Held:
+    """Which of these runs a launch still holds; an expired claim that nobody has settled is its own yet."""
+    found = await rows(
+        session,
+        """
+        SELECT id, cancel_requested_at IS NOT NULL AS cancel FROM runs
+        WHERE id = ANY(CAST(:ids AS uuid[])) AND claimed_by = :token
+            AND status IN ('launching', 'running')
+        """,
+        ids=list(ids),
+        token=token,
+    )
+    return Held(frozenset(row["id"] for row in found), frozenset(row["id"] for row in found if row["cancel"]))
+
+
+async def renew(session: AsyncSession, settings: Settings, token: UUID, ids: Collection[UUID]) -> None:
+    """Extend a launch's claims, also expired ones that nobody has settled: Postgres may have been away."""
+    await rows(
+        session,
+        """
+        UPDATE runs r SET claimed_until = clock_timestamp() + make_interval(secs => :claim_seconds)
+        FROM (
+            SELECT id FROM runs WHERE id = ANY(CAST(:ids AS uuid[])) AND claimed_by = :token
+                AND status IN ('launching', 'running')
+            ORDER BY id FOR NO KEY UPDATE) mine
+        WHERE r.id = mine.id
+        """,
+        ids=list(ids),
+        token=token,
+        claim_seconds=settings.claim_seconds,
+    )
+
+
+async def release(session: AsyncSession, token: UUID, ids: Sequence[UUID]) -> None:
+    """Put claimed runs that were not sent back to due, as if this launch had not been."""
+    await rows(
+        session,
+        """
+        UPDATE runs r SET status = 'due', claimed_by = NULL, claimed_until = NULL, attempt = r.attempt - 1,
+            launched_at = CASE WHEN r.attempt > 1 THEN r.launched_at END, updated_at = clock_timestamp()
+        FROM (
+            SELECT id FROM runs WHERE id = ANY(CAST(:ids AS uuid[])) AND claimed_by = :token
+                AND status = 'launching' AND sending_at IS NULL
+            ORDER BY id FOR NO KEY UPDATE) mine
+        WHERE r.id = mine.id
+        """,
+        ids=list(ids),
+        token=token,
+    )
+
+
+# Expired claims: what was not being sent goes back to due; what was may have reached the agent, and has
+# certainly where its task has spoken since.
+_SETTLE_EXPIRED_SQL = """
+    WITH expired AS (
+        SELECT id, sending_at IS NOT NULL AND NOT resend_unknown AND NOT alive AS unknown, alive
+        FROM (
+            SELECT *, delivered_at IS NOT NULL AND lane = 'deliver' AS alive FROM runs
+        ) runs
+        WHERE finished_at IS NULL AND status IN ('launching', 'running')
+            AND claimed_until < clock_timestamp() {page}
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE runs r SET
+        status = CASE WHEN e.alive THEN 'delivered' WHEN e.unknown THEN 'failed' ELSE 'due' END,
+        reason = CASE WHEN e.unknown THEN 'outcome_unknown' END,
+        error = CASE WHEN e.alive THEN NULL
+            WHEN e.unknown THEN 'the worker stopped while this run was being sent' ELSE r.error END,
+        attempt = CASE WHEN r.sending_at IS NULL THEN r.attempt - 1 ELSE r.attempt END,
+        -- The retry window counts from the first launch that got as far as sending.
+        launched_at = CASE WHEN r.sending_at IS NOT NULL OR r.attempt > 1 THEN r.launched_at END,
+        sending_at = CASE WHEN e.unknown OR e.alive THEN r.sending_at END,
+        finished_at = CASE WHEN e.unknown OR e.alive THEN clock_timestamp() END,
+        claimed_by = NULL, claimed_until = NULL, updated_at = clock_timestamp()
+    FROM expired e WHERE r.id = e.id
+    RETURNING r.status
+"""
+
+
+async def settle_expired(session: AsyncSession, *, page: PageRef | None = None) -> int:
+    """Settle the runs whose claim expired, of one page or of all; returns how many."""
+    of_page = "AND batch_id = :batch_id AND lane = :lane AND page = :page" if page else ""
+    where = {"batch_id": page.batch_id, "lane": page.lane, "page": page.page} if page else {}
+    settled = await rows(session, _SETTLE_EXPIRED_SQL.replace("{page}", of_page), **where)
+    for row in settled:
+        SWEEP_REPAIRED.labels(kind="claim_expired").inc()
+        if row["status"] != "due":
+            reason = "outcome_unknown" if row["status"] == "failed" else ""
+            RUNS_ENDED.labels(status=row["status"], reason=reason).inc()
+        else:
+            RUN_RETRIES.labels(why="claim_expired").inc()
+    return len(settled)

@@ -1,0 +1,163 @@
+"""What all launches of one process share: windows per agent, and writes in groups.
+
+A group write takes what has gathered while the one before it was under way, at most 32 items: 6,000 marks
+in 0.4 s, against 3.2 s one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from agentex.database import DATABASE_ERRORS, is_unavailable, rows
+from agentex.executors.base import Lane
+from agentex.resources import Resources
+from agentex.runs.finish import Outcome, Recorded, record
+from agentex.telemetry.metrics import AGENT_REQUESTS_IN_FLIGHT
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Also the most runs that a killed worker can leave as outcome_unknown: those marked and not yet recorded.
+GROUP_SIZE = 32
+# How long a write waits for company. 2,000 runs of one agent: 330 writes rather than 800.
+GATHER_SECONDS = 0.006
+RECORD_RETRY_SECONDS = 1.0
+
+
+class GroupWriter(Generic[Item, Result]):
+    """Gathers items while a write is under way and writes them together; each caller gets its result."""
+
+    def __init__(self, write: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]) -> None:
+        self._write = write
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Result:
+        """Write one item with whatever else waits; raises what the write raised."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+        # A caller that is canceled does not take its neighbours' write with it.
+        return await asyncio.shield(future)
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            if len(self._waiting) < GROUP_SIZE:
+                await asyncio.sleep(GATHER_SECONDS)
+            group, self._waiting = self._waiting[:GROUP_SIZE], self._waiting[GROUP_SIZE:]
+            await self._write_group(group)
+        self._writing = None
+
+    async def _write_group(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._write([item for item, _ in group])
+        except Exception as error:  # noqa: BLE001 - handed on to each caller, who decides
+            if len(group) > 1 and not is_unavailable(error):
+                # One item that cannot be written must not take its neighbours with it.
+                for member in group:
+                    await self._write_group([member])
+                return
+            for _, future in group:
+                future.set_exception(error)
+                # A caller that was canceled meanwhile no longer asks.
+                future.exception()
+        else:
+            for (_, future), result in zip(group, results, strict=True):
+                future.set_result(result)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A run that is about to be sent."""
+
+    run_id: UUID
+    token: UUID
+    task_created: bool
+
+
+class Dispatch:
+    """One process's windows and group writers."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        settings = resources.settings
+        self._window_sizes = {
+            Lane.DELIVER: settings.deliveries_per_agent,
+            Lane.ANSWER: settings.answers_per_agent,
+        }
+        self._windows: dict[tuple[UUID, Lane], asyncio.Semaphore] = {}
+        self._users: dict[tuple[UUID, Lane], int] = {}
+        self.marks: GroupWriter[Mark, bool] = GroupWriter(self._mark)
+        self.outcomes: GroupWriter[Outcome, Recorded] = GroupWriter(self._record)
+
+    @asynccontextmanager
+    async def window(self, agent_id: UUID, lane: Lane) -> AsyncGenerator[None]:
+        """A place among those that this process has in flight at one agent."""
+        key = (agent_id, lane)
+        semaphore = self._windows.setdefault(key, asyncio.Semaphore(self._window_sizes[lane]))
+        self._users[key] = self._users.get(key, 0) + 1
+        try:
+            async with semaphore:
+                with AGENT_REQUESTS_IN_FLIGHT.labels(lane=lane).track_inprogress():
+                    yield
+        finally:
+            self._users[key] -= 1
+            if not self._users[key]:
+                del self._users[key], self._windows[key]
+
+    async def _mark(self, marks: Sequence[Mark]) -> list[bool]:
+        async with self._resources.db.single() as session:
+            found = await rows(
+                session,
+                _MARK_SQL,
+                ids=[mark.run_id for mark in marks],
+                tokens=[mark.token for mark in marks],
+                created=[mark.task_created for mark in marks],
+            )
+        marked = {row["id"] for row in found}
+        return [mark.run_id in marked for mark in marks]
+
+    async def _record(self, outcomes: Sequence[Outcome]) -> list[Recorded]:
+        """Keeps trying while the database is away: what an agent has done must not be lost.
+
+        A claim that expires meanwhile is settled by others; then nothing is written here.
+        """
+        db = self._resources.db
+        # A delivery is one statement; an answer's messages and a skip's totals belong to its transaction.
+        is_one_statement = all(outcome.delivered and outcome.output is None for outcome in outcomes)
+        while True:
+            try:
+                async with db.single() if is_one_statement else db.begin() as session:
+                    recorded = await record(session, outcomes)
+            except DATABASE_ERRORS as error:
+                if not is_unavailable(error):
+                    raise
+                log.warning("outcomes wait for the database", extra={"action": "run.record"})
+                await asyncio.sleep(RECORD_RETRY_SECONDS)
+            else:
+                return [recorded.get(outcome.run_id, Recorded(mine=False)) for outcome in outcomes]
+
+
+_MARK_SQL = """
+    WITH marks AS (
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[]), CAST(:created AS boolean[]))
+            AS m (run_id, token, created)
+    ), mine AS (
+        SELECT r.id, m.created FROM runs r JOIN marks m ON m.run_id = r.id AND m.token = r.claimed_by
+        WHERE r.status = 'launching' AND r.claimed_until > clock_timestamp()
+            AND r.cancel_requested_at IS NULL
+        ORDER BY r.id FOR NO KEY UPDATE OF r
+    )
+    UPDATE runs r SET sending_at = clock_timestamp(), updated_at = clock_timestamp(),
+        task_created_at = CASE WHEN mine.created THEN coalesce(r.task_created_at, clock_timestamp()) END
+    FROM mine WHERE r.id = mine.id RETURNING r.id
+"""

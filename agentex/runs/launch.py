@@ -1,0 +1,346 @@
+"""launch_page: claim what is due, prepare it, send it through the agents' windows, record what came of it.
+
+A run goes claim → task/create → mark → send → record. The mark (sending_at, committed before the request
+leaves) is what keeps it from being sent twice; it is written under the launch's token, so a process that
+lost its claim starts nothing further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from uuid import UUID
+
+from agentex.database import DATABASE_ERRORS, is_unavailable
+from agentex.errors import AgentCallFailed, AgentUnreachable, OutcomeUnknown
+from agentex.executors.base import Answer, Lane
+from agentex.ids import new_id
+from agentex.resources import Resources
+from agentex.runs.claims import claim_page, read_held, release, renew, seconds_to_next_attempt
+from agentex.runs.dispatch import Dispatch, Mark
+from agentex.runs.finish import (
+    Failed,
+    Outcome,
+    mark_running,
+    outcome_of_failure,
+    outcome_of_success,
+    outcome_of_wait,
+)
+from agentex.runs.models import RunReason, RunStatus
+from agentex.runs.pages import PageRef
+from agentex.runs.prepare import Prepared, prepare
+from agentex.runs.stop import stop_at_agent
+from agentex.telemetry.metrics import UNEXPECTED_ERRORS
+
+log = logging.getLogger(__name__)
+
+# How often a page looks whether one of its waiting runs is due while others are still being answered.
+LOOK_SECONDS = 1.0
+# An answer that is open longer than this is shown as running.
+RUNNING_AFTER_SECONDS = 1.0
+
+
+class Step(Enum):
+    """How far a run of this launch has come; what may be done with it follows from it."""
+
+    QUEUED = auto()  # waits for a place in the agent's window
+    OPENING = auto()  # task/create, which may be repeated
+    MARKING = auto()  # perhaps marked, certainly not sent
+    SENDING = auto()  # the input may have reached the agent
+    RECORDING = auto()
+
+
+class Cut(Enum):
+    """Why a run's sending is cut short."""
+
+    CANCELED = "canceled"
+    NOT_OURS = "not ours any more"
+
+
+@dataclass
+class _InFlight:
+    item: Prepared
+    step: Step = Step.QUEUED
+    cut: Cut | None = None
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass
+class Launch:
+    """One launch of one page. `stop` lets what is in flight end and starts nothing new."""
+
+    resources: Resources
+    dispatch: Dispatch
+    page: PageRef
+    stop: asyncio.Event
+    beat: Callable[[], None]
+    token: UUID = field(default_factory=new_id)
+    in_flight: dict[UUID, _InFlight] = field(default_factory=dict[UUID, _InFlight])
+    unsent: list[UUID] = field(default_factory=list[UUID])
+    timeouts: dict[UUID, int] = field(default_factory=dict[UUID, int])
+    next_look: float = 0.0
+
+    async def run(self) -> float | None:
+        """Carry the page as far as it goes now; returns in how many seconds it has work again, or None."""
+        # Apart, since a statement that hangs must not hold up the heartbeat.
+        keepers = [asyncio.create_task(self._beat_on()), asyncio.create_task(self._keep_claims())]
+        try:
+            await self._carry()
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+                with suppress(asyncio.CancelledError):
+                    await keeper
+        async with self.resources.db.read() as session:
+            return await seconds_to_next_attempt(session, self.page)
+
+    async def _carry(self) -> None:
+        try:
+            while True:
+                if not self.stop.is_set() and self._loop_time() >= self.next_look:
+                    await self._look()
+                if not self.in_flight:
+                    break
+                if self.stop.is_set():
+                    self._cut_queued()
+                await asyncio.wait(self._tasks(), timeout=LOOK_SECONDS)
+                await self._release_unsent()
+        except BaseException:
+            # A shutdown that has waited long enough, or a fault of ours: nothing may go on unattended.
+            await self._cut_all()
+            raise
+        finally:
+            await self._release_unsent()
+
+    async def _look(self) -> None:
+        """Start what is due. A database that is away ends a page only while nothing of it is open."""
+        self.next_look = self._loop_time() + LOOK_SECONDS
+        try:
+            await self._start_due()
+        except DATABASE_ERRORS as error:
+            if not is_unavailable(error) or not self.in_flight:
+                raise
+            log.warning("a page waits for the database", extra={"action": "page.look"})
+
+    async def _start_due(self) -> None:
+        async with self.resources.db.begin() as session:
+            claimed = await claim_page(session, self.resources.settings, self.page, self.token)
+        if not claimed:
+            return
+        # A new attempt: an agent that was silent is asked again.
+        self.timeouts.clear()
+        try:
+            ready, outcomes = await prepare(self.resources, claimed, self.token)
+        except BaseException:
+            self.unsent += [run.id for run in claimed]
+            raise
+        for item in ready:
+            flight = _InFlight(item)
+            self.in_flight[item.run.id] = flight
+            flight.task = asyncio.create_task(self._send(flight))
+        await asyncio.gather(*[self.dispatch.outcomes.submit(outcome) for outcome in outcomes])
+        for outcome in outcomes:
+            if outcome.status is RunStatus.CANCELED:
+                # One that was tried before has a task, of which the agent may know.
+                await stop_at_agent(self.resources, outcome.run_id)
+
+    async def _send(self, flight: _InFlight) -> None:
+        run = flight.item.run
+        try:
+            async with self.dispatch.window(run.agent_id, flight.item.executor.lane):
+                flight.step = Step.OPENING
+                if self.stop.is_set():
+                    self.unsent.append(run.id)
+                    return
+                outcome = await self._attempt(flight)
+                flight.step = Step.RECORDING
+                recorded = await self.dispatch.outcomes.submit(outcome)
+            unwanted = recorded.cancel_requested and outcome.delivered
+            if recorded.mine and (unwanted or outcome.status is RunStatus.CANCELED):
+                await stop_at_agent(self.resources, run.id)
+        except asyncio.CancelledError:
+            await self._after_cut(flight)
+        except Exception as error:  # noqa: BLE001 - nobody awaits this task's result: logged, counted, recorded
+            await self._after_fault(flight, error)
+        finally:
+            del self.in_flight[run.id]
+
+    async def _attempt(self, flight: _InFlight) -> Outcome:
+        item, agent_id = flight.item, flight.item.run.agent_id
+        settings = self.resources.settings
+        if self.timeouts.get(agent_id, 0) >= settings.agent_timeouts_in_a_row:
+            # Not asked again now, so it certainly has not begun.
+            silent = AgentUnreachable(
+                f"the agent did not answer {settings.agent_timeouts_in_a_row} times in a row"
+            )
+            failed = Failed(silent, item.executor.repeats_agent_error)
+            return outcome_of_failure(item.run, self.token, item.definition, failed)
+        if item.executor.opens_task and not item.run.task_created:
+            try:
+                await item.executor.open_task(item.delivery)
+            except AgentCallFailed as failure:
+                self._count(agent_id, failure)
+                failed = Failed(failure, item.executor.repeats_agent_error)
+                return outcome_of_failure(item.run, self.token, item.definition, failed)
+        flight.step = Step.MARKING
+        not_marked = await self._mark(item)
+        if not_marked is not None:
+            return not_marked
+        flight.step = Step.SENDING
+        answer = await self._answer(flight)
+        self._count(agent_id, answer.failure)
+        if answer.failure is None:
+            return outcome_of_success(item.run, self.token, item.definition, answer.output)
+        failed = Failed(answer.failure, item.executor.repeats_agent_error, answer.output)
+        return outcome_of_failure(item.run, self.token, item.definition, failed)
+
+    async def _mark(self, item: Prepared) -> Outcome | None:
+        """None when the run is marked; else what becomes of it."""
+        asked_at = self._loop_time()
+        try:
+            if await self.dispatch.marks.submit(Mark(item.run.id, self.token, item.executor.opens_task)):
+                if self._loop_time() - asked_at < self.resources.settings.claim_seconds / 2:
+                    return None
+                # This process was stopped since: its claim may be gone, so nothing is sent on its strength.
+                return outcome_of_wait(item.run, self.token, item.definition, "the worker was stopped")
+        except DATABASE_ERRORS as error:
+            if not is_unavailable(error):
+                raise
+            # Perhaps marked, certainly not sent: the record clears the mark.
+            return outcome_of_wait(item.run, self.token, item.definition, "the database was away")
+        # Not ours any more, in which case this writes nothing, or canceled before it was sent.
+        return Outcome(item.run.id, self.token, RunStatus.CANCELED)
+
+    async def _answer(self, flight: _InFlight) -> Answer:
+        shown: list[asyncio.Task[None]] = []
+
+        def begun() -> None:
+            shown.append(asyncio.create_task(self._show_running(flight)))
+
+        try:
+            return await flight.item.executor.send(flight.item.delivery, begun)
+        finally:
+            for task in shown:
+                task.cancel()
+
+    async def _show_running(self, flight: _InFlight) -> None:
+        await asyncio.sleep(RUNNING_AFTER_SECONDS)
+        try:
+            async with self.resources.db.begin() as session:
+                await mark_running(session, flight.item.run.id, self.token)
+        except DATABASE_ERRORS as error:
+            if not is_unavailable(error):
+                raise
+            log.warning("a run could not be shown as running", extra={"action": "run.running"})
+
+    def _count(self, agent_id: UUID, failure: AgentCallFailed | None) -> None:
+        silent = isinstance(failure, OutcomeUnknown)
+        self.timeouts[agent_id] = self.timeouts.get(agent_id, 0) + 1 if silent else 0
+
+    async def _after_cut(self, flight: _InFlight) -> None:
+        """Write what is known of a run whose sending was cut short."""
+        run = flight.item.run
+        if flight.cut is Cut.NOT_OURS or flight.step is Step.RECORDING:
+            return
+        if flight.cut is Cut.CANCELED:
+            await self.dispatch.outcomes.submit(Outcome(run.id, self.token, RunStatus.CANCELED))
+        elif flight.step in (Step.QUEUED, Step.OPENING):
+            self.unsent.append(run.id)
+        elif flight.step is Step.MARKING:
+            await self.dispatch.outcomes.submit(
+                Outcome(run.id, self.token, RunStatus.DUE, retry_in_seconds=0)
+            )
+        else:
+            message = "the worker was shut down before the agent's answer came"
+            await self.dispatch.outcomes.submit(
+                Outcome(run.id, self.token, RunStatus.FAILED, RunReason.OUTCOME_UNKNOWN, message)
+            )
+
+    async def _after_fault(self, flight: _InFlight, error: Exception) -> None:
+        UNEXPECTED_ERRORS.labels(where="launch").inc()
+        run_id = flight.item.run.id
+        log.error(
+            "a run met a fault of ours", extra={"action": "run.fault", "run_id": str(run_id)}, exc_info=error
+        )
+        sent = flight.step in (Step.SENDING, Step.RECORDING)
+        reason = RunReason.OUTCOME_UNKNOWN if sent else RunReason.OURS
+        message = f"{type(error).__name__} in this service; its log has the run's id"
+        await self.dispatch.outcomes.submit(Outcome(run_id, self.token, RunStatus.FAILED, reason, message))
+
+    async def _beat_on(self) -> None:
+        while True:
+            self.beat()
+            await asyncio.sleep(self.resources.settings.claim_renew_seconds)
+
+    async def _keep_claims(self) -> None:
+        """Read cancels, renew claims; ends only by being canceled."""
+        settings = self.resources.settings
+        renewed = self._loop_time()
+        while True:
+            await asyncio.sleep(settings.claim_renew_seconds)
+            ids = list(self.in_flight)
+            if not ids:
+                continue
+            try:
+                async with self.resources.db.single() as session:
+                    held = await read_held(session, self.token, ids)
+                    if self._loop_time() - renewed > settings.claim_seconds / 3:
+                        await renew(session, settings, self.token, ids)
+                        renewed = self._loop_time()
+            except DATABASE_ERRORS as error:
+                if not is_unavailable(error):
+                    raise
+                log.warning("claims wait for the database", extra={"action": "run.renew"})
+                continue
+            self._cut_unheld(ids, held.ids, held.cancel)
+
+    def _cut_unheld(self, ids: Collection[UUID], held: Collection[UUID], cancel: Collection[UUID]) -> None:
+        for run_id in ids:
+            flight = self.in_flight.get(run_id)
+            if flight is None or flight.task is None or flight.step is Step.RECORDING:
+                continue
+            if run_id not in held:
+                # A request that has left is let end: dropping it would not unsend it.
+                if flight.step is Step.SENDING and flight.item.executor.lane is Lane.DELIVER:
+                    continue
+                flight.cut = Cut.NOT_OURS
+            elif run_id in cancel and flight.item.executor.lane is Lane.ANSWER:
+                flight.cut = Cut.CANCELED
+            else:
+                continue
+            flight.task.cancel()
+
+    def _cut_queued(self) -> None:
+        for flight in self.in_flight.values():
+            if flight.step is Step.QUEUED and flight.task is not None:
+                flight.task.cancel()
+
+    async def _cut_all(self) -> None:
+        tasks = self._tasks()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _release_unsent(self) -> None:
+        if not self.unsent:
+            return
+        unsent, self.unsent = self.unsent, []
+        try:
+            async with self.resources.db.begin() as session:
+                await release(session, self.token, unsent)
+        except DATABASE_ERRORS as error:
+            if not is_unavailable(error):
+                raise
+            log.warning("unsent runs wait for their claims to expire", extra={"action": "run.release"})
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [flight.task for flight in self.in_flight.values() if flight.task is not None]
+
+    @staticmethod
+    def _loop_time() -> float:
+        return asyncio.get_running_loop().time()

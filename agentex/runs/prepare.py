@@ -1,0 +1,283 @@
+"""From claimed runs to what is sent: definitions, permission, tasks, inputs; set-based for the whole page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlmodel import col, select
+
+from agentex.agents.models import Agent
+from agentex.agents.service import wire_agent
+from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceType
+from agentex.auth.principal import Principal
+from agentex.database import JsonObject, rows
+from agentex.errors import AuthorizerUnavailable
+from agentex.events.bulk import NewEvent, ensure_events
+from agentex.events.service import wire_event
+from agentex.executors.base import Delivery, Executor
+from agentex.executors.registry import executor_for
+from agentex.ids import delivery_key, fire_id, run_event_id, run_message_id, run_task_id, scheduled_task_name
+from agentex.messages.bulk import NewMessage, ensure_messages
+from agentex.resources import Definition, Resources
+from agentex.runs.claims import Claimed
+from agentex.runs.finish import Outcome, outcome_of_skip, outcome_of_wait
+from agentex.runs.models import RunCause, RunReason, RunStatus
+from agentex.tasks.bulk import NewTask, ensure_tasks
+from agentex.tasks.models import OPEN_STATUSES, TaskRead
+from agentex.tasks.service import wire_task
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may be sent, with all that it sends."""
+
+    run: Claimed
+    definition: Definition
+    executor: Executor
+    delivery: Delivery
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A run whose definition and agent are there."""
+
+    run: Claimed
+    definition: Definition
+    agent: Agent
+
+
+async def prepare(
+    resources: Resources, claimed: Sequence[Claimed], token: UUID
+) -> tuple[list[Prepared], list[Outcome]]:
+    """What to send, and the outcomes of the runs that are not to be sent. No network inside a transaction."""
+    wanted, unwanted = await _wanted(resources, claimed, token)
+    allowed, denied = await _authorized(resources, wanted, token)
+    tasks, inputs = await _write_rows(resources, allowed)
+    agents = {item.agent.id: item.agent for item in allowed}
+    described = {agent_id: wire_agent(agent) for agent_id, agent in agents.items()}
+    deliveries = [_prepared(resources, item, described[item.agent.id], tasks, inputs) for item in allowed]
+    if resources.authz.knows_tasks:
+        deliveries, refused = await _authorized_tasks(resources, deliveries, token)
+        denied += refused
+    closed = [item for item in deliveries if item.delivery.task["status"] not in OPEN_STATUSES]
+    ended = [
+        Outcome(item.run.id, token, RunStatus.CANCELED, error="its task was closed before the input was sent")
+        for item in closed
+    ]
+    return [item for item in deliveries if item not in closed], unwanted + denied + ended
+
+
+async def _wanted(
+    resources: Resources, claimed: Sequence[Claimed], token: UUID
+) -> tuple[list[_Wanted], list[Outcome]]:
+    references = {run.definition for run in claimed if run.definition is not None}
+    if resources.hooks.definitions is None:
+        raise RuntimeError("no slice has registered definitions: app.py and worker.py fill the hooks")
+    async with resources.db.read() as session:
+        definitions = await resources.hooks.definitions(session, sorted(references, key=str))
+        statement = select(Agent).where(col(Agent.id).in_({run.agent_id for run in claimed}))
+        agents = {agent.id: agent for agent in (await session.exec(statement)).all()}
+    wanted: list[_Wanted] = []
+    outcomes: list[Outcome] = []
+    for run in claimed:
+        definition = definitions.get(run.definition) if run.definition else None
+        outcome = _unwanted(run, token, definition, agents.get(run.agent_id))
+        if outcome is not None:
+            outcomes.append(outcome)
+        elif definition is not None:
+            wanted.append(_Wanted(run, definition, agents[run.agent_id]))
+    return wanted, outcomes
+
+
+def _unwanted(
+    run: Claimed, token: UUID, definition: Definition | None, agent: Agent | None
+) -> Outcome | None:
+    if run.cancel_requested:
+        return Outcome(run.id, token, RunStatus.CANCELED)
+    if run.missed:
+        return outcome_of_skip(run, token, RunReason.MISSED)
+    if definition is None:
+        message = "the definition that this run was opened with is not in the database"
+        return Outcome(run.id, token, RunStatus.FAILED, RunReason.OURS, message)
+    if definition.deleted:
+        return outcome_of_skip(run, token, RunReason.SCHEDULE_DELETED)
+    if agent is None or agent.deleted_at is not None:
+        return outcome_of_skip(run, token, RunReason.AGENT_DELETED)
+    return None
+
+
+async def _authorized(
+    resources: Resources, wanted: Sequence[_Wanted], token: UUID
+) -> tuple[list[_Wanted], list[Outcome]]:
+    """agent.execute and task.create, asked once per creator and agent in the page (wire.md §3)."""
+    answers: dict[tuple[Principal, UUID], Decision | AuthorizerUnavailable] = {}
+    allowed: list[_Wanted] = []
+    outcomes: list[Outcome] = []
+    for item in wanted:
+        key = (item.run.principal, item.agent.id)
+        if key not in answers:
+            answers[key] = await _decide(resources, item)
+        answer = answers[key]
+        if isinstance(answer, AuthorizerUnavailable):
+            outcomes.append(outcome_of_wait(item.run, token, item.definition, answer.message))
+        elif answer.allowed:
+            allowed.append(item)
+        else:
+            outcomes.append(outcome_of_skip(item.run, token, RunReason.DENIED, answer.rule))
+    return allowed, outcomes
+
+
+async def _decide(resources: Resources, item: _Wanted) -> Decision | AuthorizerUnavailable:
+    account = item.agent.account_id
+    agent = ResourceRef(ResourceType.AGENT, str(item.agent.id), account, item.agent.owner)
+    any_task = ResourceRef(ResourceType.TASK, "*", account)
+    decision = Decision(allowed=True, rule="nothing asked")
+    try:
+        async with resources.db.read() as session:
+            for operation, resource in ((Operation.EXECUTE, agent), (Operation.CREATE, any_task)):
+                decision = await resources.authz.authorize(session, item.run.principal, operation, resource)
+                if not decision.allowed:
+                    return Decision(
+                        allowed=False, rule=f"{resource.type}.{operation} is denied: {decision.rule}"
+                    )
+    except AuthorizerUnavailable as error:
+        return error
+    return decision
+
+
+async def _authorized_tasks(
+    resources: Resources, deliveries: Sequence[Prepared], token: UUID
+) -> tuple[list[Prepared], list[Outcome]]:
+    """task.update of each task, for a provider that knows tasks."""
+    allowed: list[Prepared] = []
+    outcomes: list[Outcome] = []
+    for item in deliveries:
+        task = ResourceRef(ResourceType.TASK, item.delivery.task["id"], item.run.account_id)
+        try:
+            async with resources.db.read() as session:
+                decision = await resources.authz.authorize(
+                    session, item.run.principal, Operation.UPDATE, task
+                )
+        except AuthorizerUnavailable as error:
+            outcomes.append(outcome_of_wait(item.run, token, item.definition, error.message))
+            continue
+        if decision.allowed:
+            allowed.append(item)
+        else:
+            rule = f"task.update is denied: {decision.rule}"
+            outcomes.append(outcome_of_skip(item.run, token, RunReason.DENIED, rule))
+    return allowed, outcomes
+
+
+async def _write_rows(
+    resources: Resources, allowed: Sequence[_Wanted]
+) -> tuple[dict[str, TaskRead], dict[str, JsonObject]]:
+    """Tasks by name, and wire events by delivery key; the rows stand before anything is sent."""
+    if not allowed:
+        return {}, {}
+    async with resources.db.begin() as session:
+        tasks = await ensure_tasks(session, [_new_task(item) for item in allowed])
+        of_run = {item.run.id: tasks[_task_name(item.run)].id for item in allowed}
+        asynchronous = [item for item in allowed if _opens_task(resources, item)]
+        synchronous = [item for item in allowed if not _opens_task(resources, item)]
+        events = await ensure_events(
+            session,
+            [
+                NewEvent(
+                    run_event_id(item.run.id),
+                    item.run.account_id,
+                    of_run[item.run.id],
+                    item.agent.id,
+                    _content(item.definition),
+                    delivery_key(item.run.id),
+                )
+                for item in asynchronous
+            ],
+        )
+        await ensure_messages(
+            session,
+            [
+                NewMessage(
+                    run_message_id(item.run.id, 0),
+                    item.run.account_id,
+                    of_run[item.run.id],
+                    _content(item.definition),
+                )
+                for item in synchronous
+            ],
+        )
+        await rows(
+            session,
+            """
+            UPDATE runs r SET task_id = t.task_id
+            FROM unnest(CAST(:runs AS uuid[]), CAST(:tasks AS uuid[])) AS t (run_id, task_id)
+            WHERE r.id = t.run_id AND r.task_id IS NULL
+            """,
+            runs=list(of_run),
+            tasks=list(of_run.values()),
+        )
+    return tasks, {key: wire_event(event) for key, event in events.items()}
+
+
+def _prepared(
+    resources: Resources,
+    item: _Wanted,
+    agent: JsonObject,
+    tasks: dict[str, TaskRead],
+    events: dict[str, JsonObject],
+) -> Prepared:
+    executor = executor_for(item.agent.acp_type, resources.acp, resources.settings)
+    delivery = Delivery(
+        run_id=item.run.id,
+        acp_url=item.agent.acp_url,
+        agent=agent,
+        task=wire_task(tasks[_task_name(item.run)]),
+        content=_content(item.definition),
+        event=events.get(delivery_key(item.run.id)),
+    )
+    return Prepared(item.run, item.definition, executor, delivery)
+
+
+def _opens_task(resources: Resources, item: _Wanted) -> bool:
+    return executor_for(item.agent.acp_type, resources.acp, resources.settings).opens_task
+
+
+def _task_name(run: Claimed) -> str:
+    if run.definition is None:
+        raise ValueError(f"run {run.id} has no schedule to name its task after")
+    return scheduled_task_name(run.definition.schedule_id, run.fire_id)
+
+
+def _new_task(item: _Wanted) -> NewTask:
+    run, definition = item.run, item.definition
+    metadata = {
+        "display_name": definition.name,
+        **(definition.task_metadata or {}),
+        "schedule_id": str(run.definition.schedule_id) if run.definition else None,
+        "scheduled_fire_id": run.fire_id,
+        "trigger_type": "manual" if run.cause == RunCause.MANUAL else "scheduled",
+        "fire_time": fire_id(run.due_at),
+    }
+    return NewTask(
+        id=run_task_id(run.id),
+        account_id=run.account_id,
+        owner=run.principal.creator,
+        agent_id=item.agent.id,
+        name=_task_name(run),
+        params=definition.task_params,
+        task_metadata=metadata,
+    )
+
+
+def _content(definition: Definition) -> JsonObject:
+    """The input as a text content, complete as the agents' SDK sends it (wire.md §1a)."""
+    return {
+        "type": definition.input["type"],
+        "author": definition.input["author"],
+        "style": "static",
+        "format": "plain",
+        "content": definition.input["content"],
+        "attachments": None,
+    }

@@ -1,0 +1,186 @@
+"""Reading the ledger, making single runs, and canceling."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require
+from agentex.auth.principal import Principal
+from agentex.database import JsonObject, rows
+from agentex.errors import BadRequest, NotFound
+from agentex.executors.base import Lane
+from agentex.ids import parse_id
+from agentex.pagination import decode_cursor, encode_cursor
+from agentex.resources import Resources
+from agentex.runs.models import Run, RunCause, RunPage, RunRead, RunStatus
+from agentex.runs.stop import stop_at_agent
+from agentex.telemetry.metrics import RUNS_ENDED
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """Which runs a list has; None does not filter. Bounds of due_at: after inclusive, before exclusive."""
+
+    agent_id: UUID | None = None
+    schedule_id: UUID | None = None
+    status: RunStatus | None = None
+    cause: RunCause | None = None
+    due_after: datetime | None = None
+    due_before: datetime | None = None
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A single run of a schedule, made by a call rather than by its cadence."""
+
+    account_id: str
+    agent_id: UUID
+    schedule_id: UUID
+    schedule_version: int
+    fire_id: str
+    principal: JsonObject
+    resend_unknown: bool
+    id: UUID
+
+
+def run_ref(run: Run) -> ResourceRef:
+    """The run as a resource; its owner is who it runs for."""
+    owner = Principal.model_validate(run.principal).creator
+    return ResourceRef(ResourceType.RUN, str(run.id), run.account_id, owner)
+
+
+async def get(session: AsyncSession, resources: Resources, principal: Principal, run_id: str) -> Run:
+    """One run; NotFound when there is none that the caller can see."""
+    run = await _find(session, run_id)
+    await require(resources.authz, session, principal, Operation.READ, run_ref(run))
+    return run
+
+
+async def list_page(
+    session: AsyncSession, principal: Principal, wanted: RunFilter, *, limit: int, cursor: str | None
+) -> RunPage:
+    """Runs of the caller's account, newest instant first, by keyset."""
+    statement = select(Run).where(col(Run.account_id) == principal.account_id)
+    if wanted.agent_id is not None:
+        statement = statement.where(col(Run.agent_id) == wanted.agent_id)
+    if wanted.schedule_id is not None:
+        statement = statement.where(col(Run.schedule_id) == wanted.schedule_id)
+    if wanted.status is not None:
+        statement = statement.where(col(Run.status) == wanted.status)
+    if wanted.cause is not None:
+        statement = statement.where(col(Run.cause) == wanted.cause)
+    if wanted.due_after is not None:
+        statement = statement.where(col(Run.due_at) >= wanted.due_after)
+    if wanted.due_before is not None:
+        statement = statement.where(col(Run.due_at) < wanted.due_before)
+    if cursor is not None:
+        due_at, run_id = decode_cursor(cursor)
+        statement = statement.where(
+            (col(Run.due_at) < due_at) | ((col(Run.due_at) == due_at) & (col(Run.id) < run_id))
+        )
+    statement = statement.order_by(col(Run.due_at).desc(), col(Run.id).desc()).limit(limit + 1)
+    found = (await session.exec(statement)).all()
+    page = found[:limit]
+    more = encode_cursor(page[-1].due_at, page[-1].id) if len(found) > limit else None
+    return RunPage(runs=[RunRead.model_validate(run) for run in page], next_cursor=more)
+
+
+async def insert_manual(session: AsyncSession, new: NewRun) -> UUID:
+    """Make a manual run, or find the one of the same fire_id; returns its id.
+
+    It is due at once; the caller hands it to `hooks.run_opened` after the commit.
+    """
+    found = await rows(
+        session,
+        """
+        WITH inserted AS (
+            INSERT INTO runs (id, account_id, agent_id, schedule_id, schedule_version, fire_id, cause, due_at,
+                status, next_attempt_at, opened_at, updated_at, principal, resend_unknown)
+            SELECT :id, :account_id, :agent_id, :schedule_id, :version, :fire_id, 'manual', now,
+                'due', now, now, now, CAST(:principal AS jsonb), :resend_unknown
+            FROM (SELECT clock_timestamp() AS now) c
+            ON CONFLICT (schedule_id, fire_id) DO NOTHING
+            RETURNING id, schedule_id, due_at
+        ), counted AS (
+            INSERT INTO schedule_totals AS t (schedule_id, opened, last_due_at)
+            SELECT schedule_id, 1, due_at FROM inserted
+            ON CONFLICT (schedule_id) DO UPDATE SET opened = t.opened + 1,
+                last_due_at = greatest(t.last_due_at, excluded.last_due_at)
+        )
+        SELECT id FROM inserted
+        """,
+        id=new.id,
+        account_id=new.account_id,
+        agent_id=new.agent_id,
+        schedule_id=new.schedule_id,
+        version=new.schedule_version,
+        fire_id=new.fire_id,
+        principal=json.dumps(new.principal),
+        resend_unknown=new.resend_unknown,
+    )
+    if found:
+        return found[0]["id"]
+    existing = await rows(
+        session,
+        "SELECT id FROM runs WHERE schedule_id = :schedule_id AND fire_id = :fire_id",
+        schedule_id=new.schedule_id,
+        fire_id=new.fire_id,
+    )
+    return existing[0]["id"]
+
+
+async def cancel(resources: Resources, principal: Principal, run_id: str) -> RunRead:
+    """Cancel a run: at once when it was not sent, at the agent when it was; idempotent.
+
+    Raises BadRequest for a run that has ended otherwise.
+    """
+    async with resources.db.begin() as session:
+        run = await get(session, resources, principal, run_id)
+        await require(resources.authz, session, principal, Operation.CANCEL, run_ref(run))
+        before = await _request_cancel(session, run.id)
+    at_agent = before is RunStatus.DELIVERED or (before is RunStatus.RUNNING and run.lane != Lane.ANSWER)
+    # One that waits for its next attempt has a task already, which nobody else would close.
+    waits = before in {RunStatus.DUE, RunStatus.QUEUED} and run.task_id is not None
+    if at_agent or waits:
+        await stop_at_agent(resources, run.id)
+    async with resources.db.read() as session:
+        return RunRead.model_validate(await _find(session, run_id))
+
+
+async def _request_cancel(session: AsyncSession, run_id: UUID) -> RunStatus:
+    """Note the request; what waits is canceled here. Returns the status before."""
+    found = await rows(
+        session,
+        """
+        WITH before AS (SELECT id, status FROM runs WHERE id = :id FOR NO KEY UPDATE)
+        UPDATE runs r SET
+            cancel_requested_at = CASE WHEN b.status IN ('due', 'queued', 'launching', 'delivered', 'running',
+                'waiting_for_input') THEN coalesce(r.cancel_requested_at, clock_timestamp())
+                ELSE r.cancel_requested_at END,
+            status = CASE WHEN b.status IN ('due', 'queued') THEN 'canceled' ELSE r.status END,
+            finished_at = CASE WHEN b.status IN ('due', 'queued') THEN clock_timestamp()
+                ELSE r.finished_at END,
+            updated_at = clock_timestamp()
+        FROM before b WHERE r.id = b.id RETURNING b.status
+        """,
+        id=run_id,
+    )
+    before = RunStatus(found[0]["status"])
+    if before in {RunStatus.DUE, RunStatus.QUEUED}:
+        RUNS_ENDED.labels(status=RunStatus.CANCELED, reason="").inc()
+    if before in {RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.SKIPPED}:
+        raise BadRequest(f"run {run_id} is {before}; only a run that has not ended can be canceled")
+    return before
+
+
+async def _find(session: AsyncSession, run_id: str) -> Run:
+    found = (await session.exec(select(Run).where(col(Run.id) == parse_id(run_id, "run")))).one_or_none()
+    if found is None:
+        raise NotFound(f"run {run_id!r} not found")
+    return found

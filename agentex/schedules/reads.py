@@ -1,0 +1,139 @@
+"""A schedule as callers see it: its row, its totals, its agent's type, its next instants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, cast
+from uuid import UUID
+
+from sqlmodel import col, func, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from agentex.agents.models import AcpType, Agent
+from agentex.auth.principal import Principal
+from agentex.cadence.base import Cadence
+from agentex.cadence.registry import parse
+from agentex.ids import fire_id
+from agentex.pagination import decode_cursor, encode_cursor
+from agentex.schedules.models import (
+    InitialInput,
+    Policies,
+    Schedule,
+    ScheduleClock,
+    ScheduleList,
+    ScheduleRead,
+    ScheduleState,
+    ScheduleTotals,
+)
+
+NEXT_TIMES = 10
+
+
+@dataclass(frozen=True)
+class Live:
+    """Whether Temporal answers, where the caller asked for what is to come."""
+
+    available: bool | None
+
+
+def cadence_of(schedule: Schedule) -> Cadence:
+    """The schedule's cadence."""
+    return parse(
+        cron_expression=schedule.cron_expression,
+        interval_seconds=schedule.interval_seconds,
+        timezone=schedule.timezone,
+    )
+
+
+def next_instants(
+    schedule: Schedule, after: datetime, *, limit: int = NEXT_TIMES, skipped: bool = False
+) -> list[datetime]:
+    """The next instants inside the window that were not skipped (or, if asked, those too)."""
+    start = max(after, schedule.start_at) if schedule.start_at else after
+    end = schedule.end_at or datetime.max.replace(tzinfo=UTC)
+    out: frozenset[str] = frozenset() if skipped else frozenset(schedule.skipped_action_times)
+    found = cadence_of(schedule).between(start, end, limit=limit + len(out) + 1)
+    return [instant for instant in found if instant > after and fire_id(instant) not in out][:limit]
+
+
+async def read_one(session: AsyncSession, schedule_id: UUID, now: datetime, live: Live) -> ScheduleRead:
+    """One schedule as it stands."""
+    return (await _read(session, [schedule_id], now, live))[0]
+
+
+async def read_page(
+    session: AsyncSession, agent_id: UUID, *, limit: int, cursor: str | None, live: Live | None
+) -> ScheduleList:
+    """An agent's schedules, newest first, by keyset; the total is the true count."""
+    mine = (col(Schedule.agent_id) == agent_id) & col(Schedule.deleted_at).is_(None)
+    statement = select(Schedule.id, Schedule.created_at).where(mine)
+    if cursor is not None:
+        created_at, schedule_id = decode_cursor(cursor)
+        statement = statement.where(
+            (col(Schedule.created_at) < created_at)
+            | ((col(Schedule.created_at) == created_at) & (col(Schedule.id) < schedule_id))
+        )
+    order = (col(Schedule.created_at).desc(), col(Schedule.id).desc())
+    found = (await session.exec(statement.order_by(*order).limit(limit + 1))).all()
+    page = found[:limit]
+    total = (await session.exec(select(func.count()).select_from(Schedule).where(mine))).one()
+    return ScheduleList(
+        run_schedules=await _read(session, [row[0] for row in page], datetime.now(UTC), live),
+        total=total,
+        next_cursor=encode_cursor(page[-1][1], page[-1][0]) if len(found) > limit else None,
+    )
+
+
+async def _read(
+    session: AsyncSession, ids: Sequence[UUID], now: datetime, live: Live | None
+) -> list[ScheduleRead]:
+    statement = (
+        select(Schedule, Agent.acp_type, ScheduleTotals, ScheduleClock.active_from)
+        .join(Agent, col(Agent.id) == col(Schedule.agent_id))
+        .outerjoin(ScheduleTotals, col(ScheduleTotals.schedule_id) == col(Schedule.id))
+        .outerjoin(ScheduleClock, col(ScheduleClock.schedule_id) == col(Schedule.id))
+        .where(col(Schedule.id).in_(ids))
+        .order_by(col(Schedule.created_at).desc(), col(Schedule.id).desc())
+        # What the same transaction has written by statement is read anew.
+        .execution_options(populate_existing=True)
+    )
+    reads: list[ScheduleRead] = []
+    for schedule, acp_type, totals, active_from in (await session.exec(statement)).all():
+        # An outer join: pyright takes both for always there.
+        found = cast("ScheduleTotals | None", totals)
+        after = max(now, cast("datetime | None", active_from) or now)
+        reads.append(_to_read(schedule, AcpType(acp_type), found, _Ahead(after, live)))
+    return reads
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    after: datetime
+    live: Live | None
+
+
+def _to_read(
+    schedule: Schedule, acp_type: AcpType, totals: ScheduleTotals | None, ahead: _Ahead
+) -> ScheduleRead:
+    method: Literal["event/send", "message/send"] = (
+        "message/send" if acp_type is AcpType.SYNC else "event/send"
+    )
+    shown = ahead.live is not None and not schedule.paused
+    skipped = [datetime.fromisoformat(instant) for instant in schedule.skipped_action_times]
+    return ScheduleRead(
+        **schedule.model_dump(
+            exclude={"initial_input", "policies", "creator_principal", "skipped_action_times"}
+        ),
+        initial_input=InitialInput.model_validate(schedule.initial_input),
+        initial_input_method=method,
+        creator_principal=Principal.model_validate(schedule.creator_principal),
+        policies=Policies.model_validate(schedule.policies),
+        state=ScheduleState.PAUSED if schedule.paused else ScheduleState.ACTIVE,
+        next_action_times=next_instants(schedule, ahead.after) if shown else [],
+        live_data_available=ahead.live.available if ahead.live else None,
+        skipped_action_times=[instant for instant in skipped if instant > ahead.after],
+        last_action_time=totals.last_due_at if totals else None,
+        num_actions_taken=totals.opened if totals else 0,
+    )

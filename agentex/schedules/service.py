@@ -1,0 +1,383 @@
+"""Schedules: create, change, pause, resume, skip, trigger, delete.
+
+Each write is one transaction: lock the row, apply the keys that were given, validate the whole, settle what
+was owed, move the clocks, write the row and its revision. Temporal is told after the answer, if at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from agentex.agents import service as agents
+from agentex.agents.models import Agent, Deleted
+from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require
+from agentex.auth.principal import Principal
+from agentex.clocks.service import OwnClock
+from agentex.clocks.temporal import ensure_quietly
+from agentex.database import clock_now, violates
+from agentex.errors import AlreadyExists, BadRequest, NotFound, PreconditionFailed
+from agentex.idempotency import Repeat, find_answer, remember
+from agentex.ids import fire_id, key_fire_id, new_id, parse_id, run_fire_id
+from agentex.resources import Resources
+from agentex.runs.models import RunReason
+from agentex.runs.service import NewRun, insert_manual
+from agentex.schedules import revisions
+from agentex.schedules.change import (
+    Before,
+    Change,
+    apply_keys,
+    move,
+    new_schedule,
+    require_coming,
+    require_instants,
+)
+from agentex.schedules.models import (
+    Policies,
+    Schedule,
+    ScheduleClock,
+    ScheduleCreate,
+    ScheduleList,
+    ScheduleRead,
+    ScheduleTriggered,
+    ScheduleUpdate,
+)
+from agentex.schedules.reads import Live, cadence_of, read_one, read_page
+from agentex.schedules.settle import attach, detach, settle
+
+UNIQUE_NAME = "uq_agent_run_schedules_agent_id_name"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which schedule a request names: by id, or by name."""
+
+    agent_id: str
+    schedule_id: str | None = None
+    name: str | None = None
+
+
+def live(resources: Resources) -> Live:
+    """What is known of Temporal just now; no call is made for it."""
+    return Live(resources.temporal.healthy)
+
+
+async def create(
+    resources: Resources, principal: Principal, agent_id: str, body: ScheduleCreate, repeat: Repeat
+) -> ScheduleRead:
+    """Make a schedule and, unless it is paused, attach it to its clock."""
+
+    async def write() -> tuple[ScheduleRead, OwnClock | None]:
+        async with resources.db.begin() as session:
+            agent = await agents.get(session, resources.authz, principal, agent_id, hold=True)
+            await _require_agent_update(resources, session, principal, agent)
+            answer = await find_answer(session, repeat)
+            if answer is not None:
+                return ScheduleRead.model_validate(answer), None
+            now = await clock_now(session)
+            schedule = new_schedule(principal, agent, body, now)
+            require_instants(schedule, now)
+            session.add(schedule)
+            await _flush(session, schedule)
+            revisions.append(session, principal, schedule, "create")
+            await session.flush()
+            clock_id = (
+                None if schedule.paused else await attach(session, schedule.id, cadence_of(schedule), now)
+            )
+            created = await read_one(session, schedule.id, now, live(resources))
+            await remember(session, repeat, created.model_dump(mode="json"))
+            return created, _own_clock(schedule, clock_id)
+
+    created, own = await resources.db.retry_deadlock(write)
+    _ring(resources, own)
+    return created
+
+
+async def retrieve(
+    session: AsyncSession, resources: Resources, principal: Principal, target: Target
+) -> ScheduleRead:
+    """One schedule."""
+    schedule = await _find(session, resources, principal, target, Operation.READ)
+    return await read_one(session, schedule.id, datetime.now(UTC), live(resources))
+
+
+async def list_page(
+    session: AsyncSession,
+    resources: Resources,
+    principal: Principal,
+    agent_id: str,
+    *,
+    limit: int,
+    cursor: str | None,
+    include_live: bool,
+) -> ScheduleList:
+    """An agent's schedules; next_action_times only with include_live."""
+    agent = await agents.get(session, resources.authz, principal, agent_id)
+    shown = live(resources) if include_live else None
+    return await read_page(session, agent.id, limit=limit, cursor=cursor, live=shown)
+
+
+async def update(
+    resources: Resources,
+    principal: Principal,
+    target: Target,
+    body: ScheduleUpdate,
+    *,
+    version: int | None = None,
+) -> ScheduleRead:
+    """Apply the given keys. PreconditionFailed when `version` is given and not the current one."""
+
+    async def apply(change: Change) -> None:
+        schedule = change.schedule
+        if version is not None and version != schedule.version:
+            raise PreconditionFailed(
+                f"the schedule is at version {schedule.version}, not {version}; read it again"
+            )
+        before = Before.of(schedule)
+        if apply_keys(schedule, body):
+            await move(change, before)
+            change.write("update")
+            await _flush(change.session, schedule)
+
+    return await _change(resources, principal, target, Operation.UPDATE, apply)
+
+
+async def pause(resources: Resources, principal: Principal, target: Target, note: str | None) -> ScheduleRead:
+    """Stop owing runs from now on; what was owed until now has its rows. Idempotent."""
+    return await _set_paused(resources, principal, target, paused=True, note=note)
+
+
+async def resume(
+    resources: Resources, principal: Principal, target: Target, note: str | None
+) -> ScheduleRead:
+    """Owe runs again, from the next instant on. Idempotent."""
+    return await _set_paused(resources, principal, target, paused=False, note=note)
+
+
+async def skip(resources: Resources, principal: Principal, target: Target, instant: datetime) -> ScheduleRead:
+    """Take one coming instant out. Idempotent; BadRequest for what is past or no instant of the schedule."""
+
+    async def apply(change: Change) -> None:
+        require_coming(change, instant)
+        if fire_id(instant) not in change.schedule.skipped_action_times:
+            times = [*change.schedule.skipped_action_times, fire_id(instant)]
+            change.schedule.skipped_action_times = sorted(times)
+            change.write("skip", note=fire_id(instant))
+
+    return await _change(resources, principal, target, Operation.UPDATE, apply)
+
+
+async def unskip(
+    resources: Resources, principal: Principal, target: Target, instant: datetime
+) -> ScheduleRead:
+    """Put a skipped instant back. A repeat is fine; BadRequest for what was never skipped."""
+
+    async def apply(change: Change) -> None:
+        fire = fire_id(instant)
+        if fire in change.schedule.skipped_action_times:
+            require_coming(change, instant)
+            times = [other for other in change.schedule.skipped_action_times if other != fire]
+            change.schedule.skipped_action_times = times
+            change.write("unskip", note=fire)
+        elif not await revisions.has(change.session, change.schedule.id, "unskip", fire):
+            raise BadRequest(f"scheduled_time: {fire} is not skipped, so it cannot be put back")
+
+    return await _change(resources, principal, target, Operation.UPDATE, apply)
+
+
+async def delete(resources: Resources, principal: Principal, target: Target) -> Deleted:
+    """Delete softly: its runs stay, its name is free, what was owed until now has its rows."""
+
+    async def apply(change: Change) -> None:
+        change.now = await settle(change.session, [change.schedule.id], RunReason.SCHEDULE_DELETED)
+        await detach(change.session, [change.schedule.id])
+        change.schedule.deleted_at = change.now
+        change.write("delete")
+
+    deleted = await _change(resources, principal, target, Operation.DELETE, apply)
+    return Deleted(id=deleted.id, message=f"Run schedule '{deleted.name}' was deleted")
+
+
+async def trigger(
+    resources: Resources, principal: Principal, target: Target, repeat: Repeat
+) -> ScheduleTriggered:
+    """Run once now, paused or not, under the creator's principal; the cadence stays as it is.
+
+    The caller's idempotency key makes the run unique; a client's silent repeat finds the run it made.
+    """
+    async with resources.db.begin() as session:
+        schedule = await _find(session, resources, principal, target, Operation.EXECUTE)
+        answer = await find_answer(session, repeat)
+        new_run = None
+        if answer is None:
+            new_run = _manual_run(schedule, repeat)
+            run_id = await insert_manual(session, new_run)
+            await remember(session, repeat, {"run_id": str(run_id)})
+        else:
+            run_id = UUID(answer["run_id"])
+        read = await read_one(session, schedule.id, datetime.now(UTC), live(resources))
+    if new_run is not None and new_run.id == run_id and resources.hooks.run_opened is not None:
+        resources.hooks.run_opened(run_id)
+    return ScheduleTriggered(**read.model_dump(), run_id=run_id)
+
+
+async def pause_for_deleted_agent(session: AsyncSession, principal: Principal, agent_id: UUID) -> None:
+    """The agents' hook: a deleted agent's schedules are paused with a note, in the same transaction."""
+    statement = (
+        select(Schedule)
+        .where(col(Schedule.agent_id) == agent_id, col(Schedule.deleted_at).is_(None))
+        .order_by(col(Schedule.id))
+        .with_for_update(key_share=True)
+    )
+    found = list((await session.exec(statement)).all())
+    ids = [schedule.id for schedule in found]
+    now = await settle(session, ids, RunReason.AGENT_DELETED)
+    await detach(session, ids)
+    for schedule in found:
+        schedule.paused = True
+        schedule.state_note = "its agent was deleted"
+        schedule.version += 1
+        schedule.updated_at = now
+        session.add(schedule)
+        revisions.append(session, principal, schedule, "pause", note=schedule.state_note)
+
+
+def schedule_ref(schedule: Schedule) -> ResourceRef:
+    """The schedule as a resource; its owner is its creator."""
+    owner = Principal.model_validate(schedule.creator_principal).creator
+    return ResourceRef(
+        ResourceType.SCHEDULE,
+        f"run-schedule::{schedule.agent_id}::{schedule.id}",
+        schedule.account_id,
+        owner,
+    )
+
+
+async def _change(
+    resources: Resources,
+    principal: Principal,
+    target: Target,
+    operation: Operation,
+    apply: Callable[[Change], Awaitable[None]],
+) -> ScheduleRead:
+    """Lock the schedule, apply a change, read it back; once more when it lost a deadlock."""
+
+    async def write() -> tuple[ScheduleRead, OwnClock | None]:
+        async with resources.db.begin() as session:
+            schedule = await _find(session, resources, principal, target, operation, lock=True)
+            change = Change(session, schedule, principal, await clock_now(session))
+            await apply(change)
+            await session.flush()
+            clock_id = await _attached(session, schedule.id)
+            read = await read_one(session, schedule.id, change.now, live(resources))
+            return read, _own_clock(schedule, clock_id)
+
+    changed, own = await resources.db.retry_deadlock(write)
+    _ring(resources, own)
+    return changed
+
+
+async def _set_paused(
+    resources: Resources, principal: Principal, target: Target, *, paused: bool, note: str | None
+) -> ScheduleRead:
+    async def apply(change: Change) -> None:
+        schedule = change.schedule
+        if schedule.paused == paused and (note is None or note == schedule.state_note):
+            return
+        before = Before.of(schedule)
+        schedule.paused, schedule.state_note = paused, note
+        await move(change, before)
+        change.write("pause" if paused else "resume", note=note)
+
+    return await _change(resources, principal, target, Operation.UPDATE, apply)
+
+
+async def _require_agent_update(
+    resources: Resources, session: AsyncSession, principal: Principal, agent: Agent
+) -> None:
+    # Making a schedule is gated on the agent (wire.md §4): it spends in the agent's name.
+    reference = ResourceRef(ResourceType.AGENT, str(agent.id), agent.account_id, agent.owner)
+    await require(resources.authz, session, principal, Operation.UPDATE, reference)
+
+
+async def _find(
+    session: AsyncSession,
+    resources: Resources,
+    principal: Principal,
+    target: Target,
+    operation: Operation,
+    *,
+    lock: bool = False,
+) -> Schedule:
+    """The schedule that the caller may do that to; it and its agent are held if it is to be changed.
+
+    NotFound also for another agent's schedule, and for one that the caller may not even read.
+    """
+    agent = await agents.get(session, resources.authz, principal, target.agent_id, hold=lock)
+    statement = select(Schedule).where(col(Schedule.agent_id) == agent.id, col(Schedule.deleted_at).is_(None))
+    if target.schedule_id is not None:
+        statement = statement.where(col(Schedule.id) == parse_id(target.schedule_id, "run schedule"))
+    else:
+        statement = statement.where(col(Schedule.name) == target.name)
+    if lock:
+        # FOR NO KEY UPDATE: an attach of its own needs the key.
+        statement = statement.with_for_update(key_share=True)
+    found = (await session.exec(statement)).one_or_none()
+    absent = NotFound(f"run schedule {target.schedule_id or target.name!r} of agent {agent.id} not found")
+    if found is None:
+        raise absent
+    try:
+        await require(resources.authz, session, principal, operation, schedule_ref(found))
+    except NotFound:
+        # In the same words, so that one cannot tell what is there but hidden.
+        raise absent from None
+    return found
+
+
+async def _flush(session: AsyncSession, schedule: Schedule) -> None:
+    # Said before: a flush that fails leaves an object that was loaded without its attributes.
+    taken = f"Run schedule '{schedule.name}' already exists for agent '{schedule.agent_id}'"
+    try:
+        await session.flush()
+    except IntegrityError as error:
+        if violates(error, UNIQUE_NAME):
+            raise AlreadyExists(taken) from error
+        raise
+
+
+async def _attached(session: AsyncSession, schedule_id: UUID) -> UUID | None:
+    statement = select(ScheduleClock.clock_id).where(col(ScheduleClock.schedule_id) == schedule_id)
+    return (await session.exec(statement)).one_or_none()
+
+
+def _own_clock(schedule: Schedule, clock_id: UUID | None) -> OwnClock | None:
+    """The clock that Temporal must ring for this schedule alone; whole minutes share one that is there."""
+    seconds = schedule.interval_seconds
+    if clock_id is None or seconds is None or cadence_of(schedule).whole_minutes:
+        return None
+    return OwnClock(clock_id, seconds)
+
+
+def _ring(resources: Resources, own: OwnClock | None) -> None:
+    if own is not None:
+        resources.in_background(ensure_quietly(resources.temporal, resources.settings, own))
+
+
+def _manual_run(schedule: Schedule, repeat: Repeat) -> NewRun:
+    run_id = new_id()
+    return NewRun(
+        id=run_id,
+        account_id=schedule.account_id,
+        agent_id=schedule.agent_id,
+        schedule_id=schedule.id,
+        schedule_version=schedule.version,
+        fire_id=key_fire_id(repeat.key) if repeat.key else run_fire_id(run_id),
+        principal=schedule.creator_principal,
+        resend_unknown=Policies.model_validate(schedule.policies).retries.resend_unknown,
+    )

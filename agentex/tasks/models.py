@@ -1,0 +1,88 @@
+"""Tasks: ACP's conversation with one agent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+from sqlalchemy import Index, UniqueConstraint, text
+from sqlmodel import Field, SQLModel
+
+from agentex.agents.models import AgentRead
+from agentex.database import JsonColumn, JsonObject, text_enum
+from agentex.ids import new_id
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands; all but RUNNING and INTERRUPTED are terminal."""
+
+    RUNNING = "RUNNING"
+    INTERRUPTED = "INTERRUPTED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+    TERMINATED = "TERMINATED"
+    TIMED_OUT = "TIMED_OUT"
+    DELETED = "DELETED"
+
+
+OPEN_STATUSES = frozenset({TaskStatus.RUNNING, TaskStatus.INTERRUPTED})
+
+
+class Task(SQLModel, table=True):
+    """One conversation."""
+
+    __tablename__ = "tasks"  # pyright: ignore[reportAssignmentType] - SQLModel types it as declared_attr
+    __table_args__ = (
+        UniqueConstraint("account_id", "name", name="uq_tasks_account_id_name"),
+        Index("ix_tasks_account_id_created_at", "account_id", text("created_at DESC"), text("id DESC")),
+        Index("ix_tasks_agent_id_created_at", "agent_id", text("created_at DESC"), text("id DESC")),
+    )
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    account_id: str
+    owner: str
+    agent_id: UUID = Field(foreign_key="agents.id")
+    name: str | None = None
+    status: TaskStatus = Field(default=TaskStatus.RUNNING, sa_type=text_enum(TaskStatus, "status"))  # pyright: ignore[reportArgumentType]
+    status_reason: str | None = None
+    params: JsonObject | None = Field(default=None, sa_type=JsonColumn)  # pyright: ignore[reportArgumentType]
+    task_metadata: JsonObject | None = Field(default=None, sa_type=JsonColumn)  # pyright: ignore[reportArgumentType]
+    created_at: datetime
+    updated_at: datetime
+    cleaned_at: datetime | None = None
+
+
+class TaskListed(BaseModel):
+    """A task in a list: without params, which may be large."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    name: str | None = None
+    status: TaskStatus
+    status_reason: str | None = None
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    cleaned_at: AwareDatetime | None = None
+    task_metadata: JsonObject | None = None
+
+
+class TaskRead(TaskListed):
+    """A task on the wire."""
+
+    params: JsonObject | None = None
+
+
+class TaskReadWithAgents(TaskRead):
+    """A single task, with its agent."""
+
+    agents: list[AgentRead]
+
+
+class TaskClose(BaseModel):
+    """Why a task is closed."""
+
+    reason: str | None = Field(default=None, max_length=10_000)

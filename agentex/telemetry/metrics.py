@@ -1,0 +1,77 @@
+"""Every metric, declared once: name, unit, labels and the question it answers.
+
+Each process serves its own: the API at /metrics of its port, a worker at /metrics of its worker port.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+TICKS = Counter(
+    "agentex_ticks", "Ticks that asked what is owed: does Temporal ring?", ["clock"]
+)  # clock: minute | own
+TICK_WAIT_SECONDS = Histogram(
+    "agentex_tick_wait_seconds",
+    "How long a tick waited for the database's clock to reach its instant: do the clocks agree?",
+    buckets=(0.001, 0.01, 0.05, 0.1, 0.5, 1, 5),
+)
+INSTANTS_OPENED = Counter(
+    "agentex_instants_opened",
+    "Rows that opening made, by who opened and as what: is each instant accounted for?",
+    ["by", "outcome"],
+)  # by: tick | sweep | attach | settle; outcome: due | a skip reason
+OPEN_SECONDS = Histogram(
+    "agentex_open_seconds",
+    "Time of one opening transaction: does the ledger keep up?",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+LATENESS_SECONDS = Histogram(
+    "agentex_lateness_seconds",
+    "Due instant to delivery (the agent's acknowledgement, or its first answer): are runs on time?",
+    ["lane"],
+    buckets=(0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 300, 3600),
+)
+RUNS_ENDED = Counter(
+    "agentex_runs_ended",
+    "Runs by how they ended, reason empty where there is none: what ran, what did not, and why?",
+    ["status", "reason"],
+)
+RUN_RETRIES = Counter(
+    "agentex_run_retries", "Runs put back to be tried again: which agents are away?", ["why"]
+)
+AGENT_REQUESTS_IN_FLIGHT = Gauge(
+    "agentex_agent_requests_in_flight",
+    "Runs being sent or answered in this process: is a lane full?",
+    ["lane"],
+)
+SWEEP_LAST_ENDED_TIMESTAMP_SECONDS = Gauge(
+    "agentex_sweep_last_ended_timestamp_seconds",
+    "Unix time at which a sweep of this process last ended: is it alive?",
+)
+SWEEP_OPENED = Counter(
+    "agentex_sweep_opened",
+    "Rows the sweep had to open because no tick did: 0 in health, else Temporal is late",
+)
+SWEEP_REPAIRED = Counter(
+    "agentex_sweep_repaired", "What the sweep repaired, by kind: is something lost now and then?", ["kind"]
+)  # temporal_schedule_created | temporal_schedule_deleted | run_relaunched | claim_expired | clock_retired
+SWEEP_FAILURES = Counter("agentex_sweep_failures", "Sweeps that a fault ended early, by error", ["error"])
+TEMPORAL_ERRORS = Counter(
+    "agentex_temporal_errors", "Calls to Temporal that failed, by call: is it down?", ["call"]
+)
+REQUESTS = Counter(
+    "agentex_requests",
+    "HTTP requests answered, by route and status: who gets errors?",
+    ["method", "route", "status"],
+)
+REQUEST_SECONDS = Histogram(
+    "agentex_request_seconds",
+    "Time to answer an HTTP request: is the API fast?",
+    ["method", "route"],
+    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+UNEXPECTED_ERRORS = Counter(
+    "agentex_unexpected_errors",
+    "Errors nobody foresaw, by where they surfaced: is there a fault of ours?",
+    ["where"],
+)

@@ -1,0 +1,141 @@
+"""Errors on the wire: problem details (RFC 9457) that also carry the wire's message, code and data."""
+
+from __future__ import annotations
+
+import logging
+import math
+from http import HTTPStatus
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from agentex.database import DEADLOCK, is_unavailable, sqlstate
+from agentex.errors import AgentexError, DatabaseUnavailable, InvalidInput, PayloadTooLarge, Unavailable
+from agentex.validation import describe
+
+log = logging.getLogger(__name__)
+
+# The wire's code of a validation error (wire.md §0.5).
+VALIDATION_CODE = 10422
+# 4xx answers that a later repeat may find otherwise.
+_WORTH_A_REPEAT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+# Text that Postgres cannot store: NUL, or bytes outside its encoding (postgresql.org, appendix A).
+_UNSTORABLE = frozenset({"22021", "22P05"})
+# Numbers and instants beyond their type: refused by the driver, or by Postgres.
+_OUT_OF_RANGE = frozenset({"22000", "22003", "22008"})
+
+
+class Problem(BaseModel):
+    """What went wrong: RFC 9457's members, then those that clients of the wire read."""
+
+    type: str = Field(examples=["urn:agentex:problem:not-found"])
+    title: str = Field(examples=["Not found"])
+    status: int = Field(examples=[404])
+    detail: str
+    instance: str = Field(description="The path that was asked for")
+    message: str = Field(description="The same as detail")
+    code: int = Field(description="The same as status, but 10422 for a validation error")
+    data: None = None
+    status_code: int | None = Field(default=None, description="Only of a validation error: 10422")
+
+
+class ProblemResponse(JSONResponse):
+    """A problem as the answer."""
+
+    media_type = "application/problem+json"
+
+
+def problem(
+    path: str, status: int, code: str, detail: str, headers: dict[str, str] | None = None
+) -> ProblemResponse:
+    """An answer with this status; permanent ones tell clients that a repeat is useless."""
+    body = Problem(
+        type=f"urn:agentex:problem:{code}",
+        title=code.replace("-", " ").capitalize(),
+        status=status,
+        detail=detail,
+        instance=quote(path),
+        message=detail,
+        code=VALIDATION_CODE if status == HTTPStatus.UNPROCESSABLE_ENTITY else status,
+        status_code=VALIDATION_CODE if status == HTTPStatus.UNPROCESSABLE_ENTITY else None,
+    )
+    content = body.model_dump(exclude={"status_code"} if body.status_code is None else None)
+    all_headers = dict(headers or {})
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _WORTH_A_REPEAT:
+        all_headers["x-should-retry"] = "false"
+    return ProblemResponse(content, status_code=status, headers=all_headers)
+
+
+def problem_of(path: str, error: AgentexError) -> ProblemResponse:
+    """The answer for an error of ours; with Retry-After where a repeat may help."""
+    headers: dict[str, str] = {}
+    if isinstance(error, Unavailable):
+        headers["retry-after"] = str(math.ceil(error.retry_after_seconds))
+    return problem(path, error.status, error.code, error.message, headers)
+
+
+def too_large(path: str, max_bytes: int) -> ProblemResponse:
+    """The answer to a body over the limit."""
+    return problem_of(path, PayloadTooLarge(f"the request's body is larger than {max_bytes} bytes"))
+
+
+async def _on_agentex_error(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, AgentexError)  # noqa: S101 - registered for it
+    return problem_of(request.url.path, error)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
+    return problem(request.url.path, InvalidInput.status, InvalidInput.code, describe(error.errors()))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return too_large(request.url.path, request.app.state.settings.max_body_bytes)
+    if isinstance(error.__cause__, RecursionError | ValueError):
+        # What FastAPI answers 400 to, without a reason.
+        message = "is not JSON in UTF-8, is nested too deep, or holds a number of thousands of digits"
+        return problem_of(request.url.path, InvalidInput("body", message))
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    headers = dict(error.headers or {})
+    return problem(request.url.path, error.status_code, code, str(error.detail), headers)
+
+
+async def _on_database_error(request: Request, error: Exception) -> ProblemResponse:
+    state = sqlstate(error) if isinstance(error, DBAPIError) else ""
+    if is_unavailable(error) or state == DEADLOCK:
+        return problem_of(request.url.path, DatabaseUnavailable())
+    if state in _UNSTORABLE:
+        message = "holds a character that cannot be stored, such as NUL; leave it out"
+        return problem_of(request.url.path, InvalidInput("request", message))
+    if state in _OUT_OF_RANGE or _is_overflow(error):
+        # A fault of ours could look the same, so it is not passed over in silence.
+        log.warning("a value is out of range", extra={"action": "request.range", "error": str(error)})
+        message = "holds a number or an instant outside the range that can be stored"
+        return problem_of(request.url.path, InvalidInput("request", message))
+    raise error
+
+
+def _is_overflow(error: Exception) -> bool:
+    return isinstance(error, StatementError) and isinstance(error.orig, OverflowError)
+
+
+async def _on_unexpected(request: Request, error: Exception) -> ProblemResponse:
+    return problem_of(request.url.path, AgentexError())
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Every error leaves as a problem. What nobody foresaw is logged and counted by the edge."""
+    app.add_exception_handler(AgentexError, _on_agentex_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    for kind in (StatementError, PoolTimeout, OSError):
+        app.add_exception_handler(kind, _on_database_error)
+    app.add_exception_handler(Exception, _on_unexpected)

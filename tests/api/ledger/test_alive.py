@@ -1,0 +1,110 @@
+"""Life before a verdict: a task that has spoken while its run was being sent got its input."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from agentex.agents.models import Agent
+from agentex.executors.base import Lane
+from agentex.resources import Resources
+from agentex.runs.claims import settle_expired
+from agentex.runs.finish import Outcome, mark_running, prove_alive, record
+from agentex.runs.models import Run, RunReason, RunStatus
+from agentex.tasks.models import Task
+from tests.api.ledger.stage import add_run, add_task, fetch, minutes, read_run
+
+TOKEN = UUID("01930000-0000-7000-8000-0000000000bb")
+
+Verdict = Callable[[Resources, Run], Awaitable[None]]
+
+
+async def record_unknown(resources: Resources, run: Run) -> None:
+    unknown = Outcome(run.id, TOKEN, RunStatus.FAILED, RunReason.OUTCOME_UNKNOWN, "no answer came")
+    async with resources.db.begin() as session:
+        await record(session, [unknown])
+
+
+async def let_the_claim_expire(resources: Resources, run: Run) -> None:
+    past = datetime.now(UTC) - minutes(1)
+    await fetch(resources, "UPDATE runs SET claimed_until = :past WHERE id = :id", past=past, id=run.id)
+    async with resources.db.begin() as session:
+        assert await settle_expired(session) == 1
+
+
+both_verdicts = pytest.mark.parametrize(
+    ("verdict", "error"),
+    [
+        (record_unknown, "no answer came"),
+        (let_the_claim_expire, "the worker stopped while this run was being sent"),
+    ],
+    ids=["recorded", "claim-expired"],
+)
+
+
+async def being_sent(resources: Resources, agent: Agent, lane: Lane) -> tuple[Run, Task]:
+    now = datetime.now(UTC)
+    task = await add_task(resources, agent)
+    claim = {"claimed_by": TOKEN, "claimed_until": now + minutes(1), "sending_at": now, "attempt": 1}
+    return await add_run(resources, agent, RunStatus.LAUNCHING, task_id=task.id, lane=lane, **claim), task
+
+
+async def speak(resources: Resources, task: Task) -> None:
+    async with resources.db.begin() as session:
+        await prove_alive(session, task.id)
+
+
+async def state(resources: Resources, run: Run) -> dict[str, Any]:
+    """Status, reason and error; instants and the claim only as whether they are there."""
+    row = await read_run(resources, run.id)
+    return {
+        "end": (row.status, row.reason, row.error),
+        "delivered": row.delivered_at is not None,
+        "finished": row.finished_at is not None,
+        "claimed": row.claimed_by is not None,
+    }
+
+
+@both_verdicts
+async def test_a_delivery_whose_task_spoke_meanwhile_is_delivered(
+    resources: Resources, agent: Agent, verdict: Verdict, error: str
+) -> None:
+    run, task = await being_sent(resources, agent, Lane.DELIVER)
+    silent, _ = await being_sent(resources, agent, Lane.DELIVER)
+    await speak(resources, task)
+    spoken = await state(resources, run)
+    await verdict(resources, run)
+    await verdict(resources, silent)
+    launching = (RunStatus.LAUNCHING, None, None)
+    assert spoken == {"end": launching, "delivered": True, "finished": False, "claimed": True}
+    assert await state(resources, run) == {
+        "end": (RunStatus.DELIVERED, None, None),
+        "delivered": True,
+        "finished": True,
+        "claimed": False,
+    }
+    assert (await state(resources, silent))["end"] == (RunStatus.FAILED, RunReason.OUTCOME_UNKNOWN, error)
+
+
+@both_verdicts
+async def test_an_answer_that_had_begun_and_broke_off_stays_unknown(
+    resources: Resources, agent: Agent, verdict: Verdict, error: str
+) -> None:
+    run, task = await being_sent(resources, agent, Lane.ANSWER)
+    await speak(resources, task)
+    spoken = await state(resources, run)
+    async with resources.db.begin() as session:
+        await mark_running(session, run.id, TOKEN)
+    await verdict(resources, run)
+    launching = (RunStatus.LAUNCHING, None, None)
+    assert spoken == {"end": launching, "delivered": False, "finished": False, "claimed": True}
+    assert await state(resources, run) == {
+        "end": (RunStatus.FAILED, RunReason.OUTCOME_UNKNOWN, error),
+        "delivered": True,
+        "finished": True,
+        "claimed": False,
+    }

@@ -1,0 +1,212 @@
+"""GET /tasks, one task by id and by name, and closing a task."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from agentex.auth.authorize import Operation, ResourceType
+from agentex.errors import BadRequest
+from agentex.resources import ClosedTask, Resources
+from tests.support.acp_server import AcpServer
+from tests.support.api import UNKNOWN_ID, create_task, problem, register
+from tests.support.authz import ScriptedAuthz
+
+VERBS = [("complete", "COMPLETED"), ("fail", "FAILED"), ("cancel", "CANCELED")]
+
+
+@pytest.fixture
+async def agent(client: httpx2.AsyncClient, acp_server: AcpServer) -> dict[str, Any]:
+    return await register(client, acp_url=acp_server.url)
+
+
+def listed(task: dict[str, Any]) -> dict[str, Any]:
+    """A task as lists have it: without its params."""
+    return {key: value for key, value in task.items() if key != "params"}
+
+
+def with_agent(task: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
+    """A task as it is read by itself."""
+    return {**task, "agents": [{key: value for key, value in agent.items() if key != "agent_api_key"}]}
+
+
+@pytest.mark.parametrize("name", ["t1", "scheduled-run:4:2026-12-01T09:00:00Z", "a/b c?%"])
+async def test_a_task_is_found_by_id_and_by_name_with_its_agent(
+    client: httpx2.AsyncClient, agent: dict[str, Any], name: str
+) -> None:
+    task = await create_task(client, agent, name=name, params={"depth": 3}, task_metadata={"team": "a"})
+
+    by_id = await client.get(f"/tasks/{task['id']}")
+    by_name = await client.get(f"/tasks/name/{quote(name, safe='')}")
+
+    assert by_id.json() == with_agent(task, agent)
+    assert by_name.json() == with_agent(task, agent)
+
+
+@pytest.mark.parametrize("path", [f"/tasks/{UNKNOWN_ID}", "/tasks/nonsense", "/tasks/name/nothing"])
+async def test_an_unknown_task_is_404(client: httpx2.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+
+    assert response.status_code == 404
+    named = path.rpartition("/")[2]
+    assert response.json() == problem(path, 404, "not-found", f"task '{named}' not found")
+
+
+async def test_another_accounts_task_is_404(client: httpx2.AsyncClient, agent: dict[str, Any]) -> None:
+    task = await create_task(client, agent, name="t1")
+    other = {"x-test-account": "other"}
+
+    answers = [
+        (await client.get(f"/tasks/{task['id']}", headers=other)).status_code,
+        (await client.get("/tasks/name/t1", headers=other)).status_code,
+        (await client.post(f"/tasks/{task['id']}/cancel", headers=other)).status_code,
+        (await client.get("/tasks", headers=other)).json(),
+    ]
+
+    assert answers == [404, 404, 404, []]
+
+
+async def test_the_list_is_newest_first_paged_and_without_params(
+    client: httpx2.AsyncClient, agent: dict[str, Any]
+) -> None:
+    made = [await create_task(client, agent, params={"n": n}) for n in range(3)]
+
+    everything = await client.get("/tasks")
+    second_page = await client.get("/tasks", params={"limit": 2, "page_number": 2})
+
+    newest_first = [listed(task) for task in reversed(made)]
+    assert (everything.json(), second_page.json()) == (newest_first, newest_first[2:])
+
+
+async def test_the_list_is_filtered_by_agent_and_by_status(
+    client: httpx2.AsyncClient, agent: dict[str, Any]
+) -> None:
+    other = await register(client, name="other", acp_type="sync")
+    running = await create_task(client, agent, name="running")
+    failed = await create_task(client, agent, name="failed")
+    await client.post(f"/tasks/{failed['id']}/fail")
+    of_other = await create_task(client, other, name="of-other")
+
+    names: dict[str, list[str]] = {}
+    for query in (
+        f"agent_id={agent['id']}",
+        "agent_name=other",
+        "agent_name=nobody",
+        "status=FAILED",
+        "status=FAILED,RUNNING",
+        "status=FAILED&status=CANCELED",
+    ):
+        names[query] = [task["name"] for task in (await client.get(f"/tasks?{query}")).json()]
+
+    assert names == {
+        f"agent_id={agent['id']}": ["failed", "running"],
+        "agent_name=other": [of_other["name"]],
+        "agent_name=nobody": [],
+        "status=FAILED": ["failed"],
+        "status=FAILED,RUNNING": ["of-other", "failed", running["name"]],
+        "status=FAILED&status=CANCELED": ["failed"],
+    }
+
+
+async def test_an_unknown_status_is_422(client: httpx2.AsyncClient) -> None:
+    response = await client.get("/tasks?status=RUNNING,DONE")
+
+    message = (
+        "status: 'DONE' is none of RUNNING, INTERRUPTED, COMPLETED, FAILED, CANCELED, TERMINATED, "
+        "TIMED_OUT, DELETED"
+    )
+    assert response.status_code == 422
+    assert response.json() == problem("/tasks", 422, "invalid-input", message)
+
+
+@pytest.mark.parametrize(("verb", "status"), VERBS)
+@pytest.mark.parametrize(
+    ("body", "reason"), [(None, None), ({}, None), ({"reason": None}, None), ({"reason": "enough"}, "enough")]
+)
+async def test_closing_gives_the_status_and_keeps_the_reason(
+    client: httpx2.AsyncClient,
+    agent: dict[str, Any],
+    verb: str,
+    status: str,
+    body: dict[str, str] | None,
+    reason: str | None,
+) -> None:
+    task = await create_task(client, agent)
+
+    response = await client.post(f"/tasks/{task['id']}/{verb}", json=body)
+
+    closed = response.json()
+    expected = {**task, "status": status, "status_reason": reason, "updated_at": closed["updated_at"]}
+    assert (response.status_code, closed) == (200, expected)
+    assert (await client.get(f"/tasks/{task['id']}")).json() == with_agent(closed, agent)
+
+
+@pytest.mark.parametrize(("verb", "_status"), VERBS)
+async def test_a_closed_task_cannot_be_closed_again(
+    client: httpx2.AsyncClient, agent: dict[str, Any], verb: str, _status: str
+) -> None:
+    task = await create_task(client, agent)
+    await client.post(f"/tasks/{task['id']}/complete")
+    path = f"/tasks/{task['id']}/{verb}"
+
+    response = await client.post(path)
+
+    message = f"task {task['id']} is COMPLETED; only a task that is RUNNING or INTERRUPTED can be closed"
+    assert (response.status_code, response.headers["x-should-retry"]) == (400, "false")
+    assert response.json() == problem(path, 400, "bad-request", message)
+
+
+async def test_of_ten_closing_at_once_one_succeeds(client: httpx2.AsyncClient, agent: dict[str, Any]) -> None:
+    task = await create_task(client, agent)
+
+    answers = await asyncio.gather(
+        *[client.post(f"/tasks/{task['id']}/{verb}") for verb in ("complete", "fail") * 5]
+    )
+
+    assert sorted(answer.status_code for answer in answers) == [200] + [400] * 9
+
+
+async def test_closing_tells_the_hooks_in_the_same_transaction(
+    client: httpx2.AsyncClient, agent: dict[str, Any], resources: Resources
+) -> None:
+    task = await create_task(client, agent)
+    told: list[ClosedTask] = []
+
+    async def refuse(session: AsyncSession, closed: ClosedTask) -> None:
+        told.append(closed)
+        raise BadRequest("its run does not end")
+
+    resources.hooks.task_closed = [refuse]
+    response = await client.post(f"/tasks/{task['id']}/fail", json={"reason": "broken"})
+
+    assert (response.status_code, response.json()["message"]) == (400, "its run does not end")
+    assert [(str(closed.task_id), closed.status, closed.reason) for closed in told] == [
+        (task["id"], "FAILED", "broken")
+    ]
+    assert (await client.get(f"/tasks/{task['id']}")).json() == with_agent(task, agent)
+
+
+@pytest.mark.parametrize(
+    ("verb", "operation"), [("cancel", Operation.CANCEL), ("complete", Operation.UPDATE)]
+)
+async def test_who_may_read_but_not_close_gets_403(
+    client: httpx2.AsyncClient,
+    agent: dict[str, Any],
+    authz: ScriptedAuthz,
+    verb: str,
+    operation: Operation,
+) -> None:
+    task = await create_task(client, agent)
+    authz.deny = {(operation, ResourceType.TASK)}
+    path = f"/tasks/{task['id']}/{verb}"
+
+    response = await client.post(path)
+
+    message = f"{operation} on task {task['id']} is not allowed: scripted"
+    assert response.status_code == 403
+    assert response.json() == problem(path, 403, "forbidden", message)

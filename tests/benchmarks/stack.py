@@ -1,0 +1,83 @@
+"""The stack that is measured: embedded Postgres and Temporal, API and worker as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentex.dev.ports import free_port
+from agentex.dev.postgres import EmbeddedPostgres
+from agentex.dev.temporal import EmbeddedTemporal
+from tests.support.processes import ManagedProcess, agentex, python_module
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where the parts of a running stack are."""
+
+    api: str
+    worker: str
+    database_url: str
+
+
+@dataclass(frozen=True)
+class AgentProcess:
+    """A scriptable agent in a process of its own, and the file it writes each request to."""
+
+    url: str
+    record: Path
+
+
+@contextmanager
+def open_folder() -> Generator[Path]:
+    """A folder that Postgres's own user can enter, removed afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="agentex-bench-"))
+    directory.chmod(0o755)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def running_stack(directory: Path) -> Generator[Stack]:
+    """Start everything as `agentex dev` does (Postgres durable, Temporal in memory), stop it afterwards."""
+    postgres = EmbeddedPostgres(directory / "postgres", free_port())
+    temporal = EmbeddedTemporal(free_port(), log=directory / "temporal.log")
+    api, worker = free_port(), free_port()
+    url = postgres.start()
+    try:
+        address = temporal.start()
+        environment = {
+            "AGENTEX_DATABASE_URL": url,
+            "AGENTEX_TEMPORAL_ADDRESS": address,
+            "AGENTEX_PORT": str(api),
+            "AGENTEX_WORKER_PORT": str(worker),
+            "ENABLE_AGENT_RUN_SCHEDULES": "true",
+        }
+        subprocess.run(agentex("migrate"), env=os.environ | environment, check=True)
+        served = ManagedProcess(agentex("serve"), environment=environment, log=directory / "api.log")
+        worked = ManagedProcess(agentex("worker"), environment=environment, log=directory / "worker.log")
+        with served, worked:
+            served.wait_until_ready(f"http://127.0.0.1:{api}/readyz")
+            worked.wait_until_ready(f"http://127.0.0.1:{worker}/readyz")
+            yield Stack(f"http://127.0.0.1:{api}", f"http://127.0.0.1:{worker}", url)
+    finally:
+        temporal.stop()
+        postgres.stop()
+
+
+@contextmanager
+def running_agent(directory: Path, name: str) -> Generator[AgentProcess]:
+    """Start an agent that answers at once."""
+    port, record = free_port(), directory / f"{name}.jsonl"
+    command = python_module("tests.support.acp_server", "--port", str(port), "--record", str(record))
+    with ManagedProcess(command, environment={}, log=directory / f"{name}.log") as process:
+        process.wait_until_ready(f"http://127.0.0.1:{port}/healthz")
+        yield AgentProcess(f"http://127.0.0.1:{port}", record)

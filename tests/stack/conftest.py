@@ -1,0 +1,29 @@
+"""What the tests of the dev stack share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stack.dev_stack import DevStack
+from tests.support.postgres import open_folder
+
+
+@pytest.fixture
+def make_stack() -> Iterator[Callable[..., DevStack]]:
+    """Makes stacks, by default each on a folder of its own, and ends them."""
+    made: list[tuple[DevStack, Path]] = []
+
+    def make(data_directory: Path | None = None) -> DevStack:
+        directory = open_folder()
+        stack = DevStack(data_directory or directory / ".agentex", directory / "terminal.log")
+        made.append((stack, directory))
+        return stack
+
+    yield make
+    for stack, directory in made:
+        stack.supervisor.close()
+        shutil.rmtree(directory)

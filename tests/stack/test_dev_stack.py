@@ -1,0 +1,121 @@
+"""The whole dev stack, with its real API, worker and demo agents."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agentex.dev.processes import wait_until
+from tests.stack.dev_stack import DevStack, run_printed
+
+pytestmark = pytest.mark.timeout(300)
+
+MakeStack = Callable[..., DevStack]
+EVERYTHING = {"api", "worker", "demo-async", "demo-sync", "temporal", "postgres"}
+
+
+def finished_runs(stack: DevStack) -> list[dict[str, Any]]:
+    """The runs that the printed command lists and that were delivered."""
+    runs = json.loads(run_printed(stack.printed_command("List its runs")))["runs"]
+    return [run for run in runs if run["status"] == "delivered"]
+
+
+def test_printed_curl_makes_a_schedule_that_fires_and_survives_a_restart(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    stack.start()
+    assert stack.children().keys() == EVERYTHING
+    created = json.loads(run_printed(stack.printed_command("Create a schedule of every 10 s")))
+    assert (created["name"], created["interval_seconds"]) == ("hello-every-10s", 10)
+    wait_until(lambda: finished_runs(stack) != [], "a delivered run", 40)
+    before = {run["id"] for run in finished_runs(stack)}
+    stack.children()
+    assert (stack.interrupt(), stack.left_over()) == (0, [])
+    stack.start()
+    assert before <= {run["id"] for run in finished_runs(stack)}
+    wait_until(lambda: {run["id"] for run in finished_runs(stack)} - before != set(), "a run after it", 60)
+    stack.children()
+    assert (stack.interrupt(), stack.left_over()) == (0, [])
+
+
+@pytest.mark.parametrize("victim", sorted(EVERYTHING))
+def test_part_that_dies_is_named_with_its_log_and_all_stops(make_stack: MakeStack, victim: str) -> None:
+    stack = make_stack()
+    stack.start()
+    stack.children()[victim].kill()
+    code = stack.supervisor.wait(60)
+    log = stack.data_directory.resolve() / "logs" / f"{victim}.log"
+    assert stack.supervisor.output().endswith(f"agentex dev: {victim} ended with signal SIGKILL; see {log}")
+    assert (code, stack.left_over()) == (1, [])
+
+
+def test_sigterm_stops_as_ctrl_c_does(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    stack.start()
+    stack.children()
+    assert (stack.supervisor.terminate(60), stack.left_over()) == (0, [])
+
+
+def test_second_ctrl_c_kills_at_once(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    stack.start()
+    stack.children()["worker"].suspend()
+    stack.supervisor.send(signal.SIGINT)
+    wait_until(lambda: "Stopping" in stack.supervisor.output(), "the first Ctrl-C taken", 10)
+    assert (stack.interrupt(), stack.left_over()) == (0, [])
+
+
+def test_ctrl_c_during_the_start_leaves_nothing(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    stack.supervisor.start()
+    wait_until((stack.data_directory / "logs" / "migrate.log").exists, "the migration starting", 30)
+    stack.children()
+    assert (stack.interrupt(), stack.left_over()) == (0, [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
+def test_killed_supervisor_takes_its_children_along(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    stack.start()
+    stack.children()
+    os.kill(stack.supervisor.pid, signal.SIGKILL)
+    assert stack.supervisor.wait(10) == -signal.SIGKILL
+    wait_until(lambda: stack.left_over() == [], "the end of the children", 30)
+
+
+def test_second_stack_on_the_same_folder_is_refused(make_stack: MakeStack) -> None:
+    first = make_stack()
+    first.start()
+    second = make_stack(data_directory=first.data_directory)
+    second.supervisor.start()
+    code = second.supervisor.wait(30)
+    assert (code, second.supervisor.output()) == (
+        1,
+        (
+            f"agentex dev: another stack (process {first.supervisor.pid}) runs on "
+            f"{first.data_directory.resolve()}; stop it, or give another folder with --data-dir"
+        ),
+    )
+    assert first.children().keys() == EVERYTHING
+
+
+def test_port_in_use_is_named_and_nothing_runs(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    port = int(stack.url.rpartition(":")[2])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+        stack.supervisor.start()
+        code = stack.supervisor.wait(30)
+    message = (
+        f"agentex dev: port {port} on 127.0.0.1 is in use; "
+        "stop what listens there, or set AGENTEX_PORT to a free port"
+    )
+    assert (code, stack.supervisor.output()) == (1, message)
+    assert not (stack.data_directory / "logs").exists()

@@ -1,0 +1,90 @@
+"""Settings: what the environment may say, and what it may not."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from agentex.settings import Settings, WorkerQueue
+
+FLAG = "ENABLE_AGENT_RUN_SCHEDULES"
+
+
+@pytest.mark.parametrize(("value", "on"), [("true", True), ("1", True), ("false", False), ("0", False)])
+def test_the_flag_takes_four_words(monkeypatch: pytest.MonkeyPatch, value: str, on: bool) -> None:
+    monkeypatch.setenv(FLAG, value)
+    assert Settings().enable_agent_run_schedules is on
+
+
+@pytest.mark.parametrize(
+    "value", ["", "yes", "no", "on", "off", "True", "FALSE", "TRUE", "2", " true", "true ", "t", "null"]
+)
+def test_any_other_word_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv(FLAG, value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert [error["msg"] for error in caught.value.errors()] == [
+        f"Value error, {FLAG} is {value!r}; it takes true, false, 1 or 0"
+    ]
+
+
+def test_the_flag_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FLAG, raising=False)
+    assert Settings().enable_agent_run_schedules is False
+
+
+def test_a_worker_serves_all_queues_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGENTEX_WORKER_QUEUES", raising=False)
+    assert Settings().worker_queues == {WorkerQueue.TICKS, WorkerQueue.DELIVER, WorkerQueue.ANSWERS}
+
+
+def test_a_worker_serves_the_queues_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTEX_WORKER_QUEUES", "ticks, deliver")
+    assert Settings().worker_queues == {WorkerQueue.TICKS, WorkerQueue.DELIVER}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AGENTEX_WORKER_QUEUES", "ticks,letters"),
+        ("AGENTEX_WORKER_QUEUES", ""),
+        ("AGENTEX_PORT", "70000"),
+        ("AGENTEX_PORT", "-1"),
+        ("AGENTEX_PORT", "http"),
+        ("AGENTEX_CLAIM_SECONDS", "0"),
+        ("AGENTEX_LATE_AFTER_SECONDS", "-30"),
+        ("AGENTEX_ANSWER_TIMEOUT_SECONDS", "30m"),
+        ("AGENTEX_DATABASE_POOL_SIZE", "0"),
+        ("AGENTEX_AUTH", "nobody"),
+        ("AGENTEX_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://agentex:secret@127.0.0.1:5432/agentex",
+        "postgres://agentex:secret@127.0.0.1:5432/agentex",
+        "postgresql+asyncpg://agentex:secret@127.0.0.1:5432/agentex",
+        "postgresql+psycopg://agentex:secret@127.0.0.1:5432/agentex",
+    ],
+)
+def test_the_engine_gets_our_driver_whatever_the_url_names(url: str) -> None:
+    settings = Settings(database_url=url)
+    assert settings.async_database_url == "postgresql+asyncpg://agentex:secret@127.0.0.1:5432/agentex"
+
+
+def test_queues_and_ids_carry_the_stack_s_prefix() -> None:
+    settings = Settings(temporal_task_queue="blue")
+    assert [settings.task_queue(queue) for queue in WorkerQueue] == [
+        "blue-ticks",
+        "blue-deliver",
+        "blue-answers",
+    ]
