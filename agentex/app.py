@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
 from agentex.agents.api import router as agents_router
+from agentex.collector import keep_modules
 from agentex.hooks import fill_hooks
 from agentex.messages.api import router as messages_router
 from agentex.resources import Resources, open_resources
@@ -101,9 +102,11 @@ def serve(settings: Settings) -> None:
     # uvicorn raises the signal that stopped it once more when it has ended: an orderly end, so exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_orderly)
+    app = create_app(settings)
+    keep_modules()
     # uvicorn's own logging set-up would replace ours.
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,

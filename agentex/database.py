@@ -46,6 +46,8 @@ DATABASE_ERRORS = (SQLAlchemyError, OSError)
 DEADLOCK = "40P01"
 # SQLSTATE classes of a server that is away, starting, stopping or full (postgresql.org, appendix A).
 _UNAVAILABLE_CLASSES = ("08", "53", "57")
+# Where a session keeps what is to be called once it has committed.
+_AFTER_COMMIT = "after_commit"
 
 
 def _values(members: type[StrEnum]) -> list[str]:
@@ -122,8 +124,15 @@ class Database:
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[AsyncSession]:
         """A session in one transaction, committed at the end of the block, rolled back on an error."""
-        async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
+        committed: list[Callable[[], object]] = []
+        info = {_AFTER_COMMIT: committed}
+        async with (
+            AsyncSession(self.engine, expire_on_commit=False, info=info) as session,
+            session.begin(),
+        ):
             yield session
+        for call in committed:
+            call()
 
     @asynccontextmanager
     async def single(self) -> AsyncGenerator[AsyncSession]:
@@ -204,6 +213,18 @@ def _engine(settings: Settings, server_settings: dict[str, str], **options: Any)
         },
         **options,
     )
+
+
+def after_commit(session: AsyncSession, call: Callable[[], object]) -> None:
+    """Call it when what the session has written is committed, and never when that is rolled back.
+
+    In a session of `single()` what was executed before is committed already, so it is called at once.
+    """
+    waiting: list[Callable[[], object]] | None = session.info.get(_AFTER_COMMIT)
+    if waiting is None:
+        call()
+    else:
+        waiting.append(call)
 
 
 @lru_cache(maxsize=256)

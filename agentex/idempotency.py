@@ -65,6 +65,14 @@ class Repeat:
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """An entry's id, and what it answers."""
+
+    id: UUID
+    answer: JsonObject
+
+
+@dataclass(frozen=True)
 class Request:
     """The parts of a request that its repeats share."""
 
@@ -92,7 +100,13 @@ def repeat_of(request: Request, principal: Principal) -> Repeat:
 
 
 async def find_answer(session: AsyncSession, repeat: Repeat) -> JsonObject | None:
-    """The answer that this request already had, or None when it is new.
+    """The answer that this request already had, or None when it is new; see find_entry."""
+    entry = await find_entry(session, repeat)
+    return entry.answer if entry else None
+
+
+async def find_entry(session: AsyncSession, repeat: Repeat) -> Remembered | None:
+    """What this request already had as its answer, or None when it is new.
 
     Holds an advisory lock on the request until the transaction ends, so that a repeat that overtakes
     the original waits for it. Raises InvalidInput when the key was used with another body.
@@ -109,7 +123,7 @@ async def find_answer(session: AsyncSession, repeat: Repeat) -> JsonObject | Non
             WHERE fingerprint = :fingerprint AND (:by_key OR retry_count < :retry_count)
               AND created_at > clock_timestamp() - make_interval(secs => :window)
             ORDER BY created_at DESC, id DESC LIMIT 1)
-        RETURNING body_hash, answer::text AS answer
+        RETURNING id, body_hash, answer::text AS answer
         """,
         fingerprint=repeat.fingerprint,
         by_key=repeat.key is not None,
@@ -120,21 +134,37 @@ async def find_answer(session: AsyncSession, repeat: Repeat) -> JsonObject | Non
         return None
     if found[0]["body_hash"] != repeat.body_hash:
         raise InvalidInput("Idempotency-Key", f"{repeat.key!r} was used with another body; use a new key")
-    return json.loads(found[0]["answer"])
+    return Remembered(found[0]["id"], json.loads(found[0]["answer"]))
 
 
-async def remember(session: AsyncSession, repeat: Repeat, answer: JsonObject) -> None:
+async def remember(session: AsyncSession, repeat: Repeat, answer: JsonObject) -> Remembered:
     """Keep what this request answered, in the transaction that carried it out."""
+    entry = Remembered(new_id(), answer)
     await rows(
         session,
         """
         INSERT INTO idempotency_keys (id, fingerprint, body_hash, retry_count, answer, created_at)
         VALUES (:id, :fingerprint, :body_hash, :retry_count, CAST(:answer AS jsonb), clock_timestamp())
         """,
-        id=new_id(),
+        id=entry.id,
         fingerprint=repeat.fingerprint,
         body_hash=repeat.body_hash,
         retry_count=repeat.retry_count,
+        answer=json.dumps(answer),
+    )
+    return entry
+
+
+async def amend(session: AsyncSession, entry: Remembered, answer: JsonObject) -> None:
+    """Put another answer in an entry's place, unless a repeat of the request has done so in the meantime."""
+    await rows(
+        session,
+        """
+        UPDATE idempotency_keys SET answer = CAST(:answer AS jsonb)
+        WHERE id = :id AND answer = CAST(:before AS jsonb)
+        """,
+        id=entry.id,
+        before=json.dumps(entry.answer),
         answer=json.dumps(answer),
     )
 

@@ -18,6 +18,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
+from agentex.collector import keep_modules
 from agentex.hooks import fill_hooks
 from agentex.readiness import Check, readiness
 from agentex.resources import Resources, open_resources
@@ -43,6 +44,7 @@ def run(settings: Settings) -> None:
     The interpreter is left by os._exit: temporalio's threads can abort a normal exit (sdk-python#300).
     """
     configure_logs(settings)
+    keep_modules()
     code = 0
     try:
         # uvloop: the worker is bound by what its loop costs (2,000 runs are 4,000 requests).

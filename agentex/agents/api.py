@@ -17,14 +17,13 @@ router = APIRouter(prefix="/agents", tags=["agents"])
 @router.post("/register")
 async def register_agent(body: AgentRegister, resources: ResourcesDep, caller: Caller) -> AgentRegistered:
     """Register an agent, or bring it up to date; idempotent by name, or by agent_id when it is known."""
-    async with resources.db.begin() as session:
-        agent = await service.register(session, resources.authz, caller, body)
-    return AgentRegistered.model_validate(agent)
+    return AgentRegistered.model_validate(await service.register(resources, caller, body))
 
 
 @router.get("")
 async def list_agents(
     session: ReadSession,
+    resources: ResourcesDep,
     caller: Caller,
     task_id: Annotated[UUID | None, Query(description="Only the agent of this task")] = None,
     limit: Limit = 50,
@@ -34,7 +33,9 @@ async def list_agents(
 ) -> list[AgentRead]:
     """Agents that are not deleted."""
     wanted = service.AgentFilter(task_id, order_by, order_direction)
-    found = await service.list_page(session, caller, wanted, limit=limit, page_number=page_number)
+    found = await service.list_page(
+        session, resources.authz, caller, wanted, limit=limit, page_number=page_number
+    )
     return [AgentRead.model_validate(agent) for agent in found]
 
 
@@ -49,10 +50,9 @@ async def get_agent_by_name(
 @router.delete("/name/{name}")
 async def delete_agent_by_name(name: str, resources: ResourcesDep, caller: Caller) -> Deleted:
     """Delete an agent by name; its schedules are paused, and its name is free again."""
-    async with resources.db.begin() as session:
+    async with resources.db.read() as session:
         agent = await service.get_by_name(session, resources.authz, caller, name)
-        await service.delete(session, resources, caller, agent)
-    return Deleted(id=agent.id, message=f"Agent '{agent.name}' was deleted")
+    return await service.delete_by(resources, caller, agent)
 
 
 @router.get("/{agent_id}")
@@ -66,7 +66,6 @@ async def get_agent(
 @router.delete("/{agent_id}")
 async def delete_agent(agent_id: str, resources: ResourcesDep, caller: Caller) -> Deleted:
     """Delete an agent; its schedules are paused, and its name is free again."""
-    async with resources.db.begin() as session:
+    async with resources.db.read() as session:
         agent = await service.get(session, resources.authz, caller, agent_id)
-        await service.delete(session, resources, caller, agent)
-    return Deleted(id=agent.id, message=f"Agent '{agent.name}' was deleted")
+    return await service.delete_by(resources, caller, agent)

@@ -13,8 +13,8 @@ from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
-from agentex.agents.models import Agent, AgentRead, AgentRegister, AgentStatus
-from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require
+from agentex.agents.models import Agent, AgentRead, AgentRegister, AgentStatus, Deleted
+from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require, type_ref
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject, violates
 from agentex.errors import AlreadyExists, NotFound
@@ -44,46 +44,65 @@ def wire_agent(agent: Agent) -> JsonObject:
     return {**read, "docker_image": None, "acp_url": agent.acp_url}
 
 
-async def register(
-    session: AsyncSession, authz: AuthProvider, principal: Principal, body: AgentRegister
-) -> Agent:
+async def register(resources: Resources, principal: Principal, body: AgentRegister) -> Agent:
     """Make the agent, or bring the one of this id, else of this name, up to date.
 
     Raises AlreadyExists when the agent of that id wants a name that another one has.
     """
-    agent = await _update_registered(session, principal, body) or await _upsert(session, principal, body)
-    is_new = agent.created_at == agent.updated_at
-    if is_new:
-        anything = ResourceRef(ResourceType.AGENT, "*", principal.account_id)
-        await require(authz, session, principal, Operation.CREATE, anything)
-    else:
-        await require(authz, session, principal, Operation.UPDATE, agent_ref(agent))
+    while True:
+        async with resources.db.read() as session:
+            known = await _registered(session, principal, body)
+            operation = Operation.UPDATE if known else Operation.CREATE
+            subject = agent_ref(known) if known else type_ref(ResourceType.AGENT, principal)
+            await require(resources.authz, session, principal, operation, subject)
+        async with resources.db.begin() as session:
+            agent = await (_update(session, known, body) if known else _insert(session, principal, body))
+        # None: another registration or a deletion came in between, so that something else is to be allowed.
+        if agent is not None:
+            return agent
+
+
+async def find(
+    session: AsyncSession, principal: Principal, agent_id: str | UUID, *, hold: bool = False
+) -> Agent:
+    """One agent of the account that is not deleted, for a write whose permission was asked before it.
+
+    `hold` keeps it from being deleted until the transaction ends.
+    """
+    agent = await _of_id(session, principal, parse_id(str(agent_id), "agent"), hold=hold)
+    if agent is None:
+        raise NotFound(f"agent {str(agent_id)!r} not found")
     return agent
 
 
-async def get(
-    session: AsyncSession, authz: AuthProvider, principal: Principal, agent_id: str, *, hold: bool = False
-) -> Agent:
-    """One agent that is not deleted; `hold` keeps it from being deleted until the transaction ends."""
-    statement = select(Agent).where(col(Agent.id) == parse_id(agent_id, "agent"))
-    return await _find(session, authz, principal, statement, agent_id, hold=hold)
+async def get(session: AsyncSession, authz: AuthProvider, principal: Principal, agent_id: str) -> Agent:
+    """One agent that is not deleted and that the caller may read."""
+    agent = await find(session, principal, agent_id)
+    await require(authz, session, principal, Operation.READ, agent_ref(agent))
+    return agent
 
 
-async def get_by_name(
-    session: AsyncSession, authz: AuthProvider, principal: Principal, name: str, *, hold: bool = False
-) -> Agent:
+async def get_by_name(session: AsyncSession, authz: AuthProvider, principal: Principal, name: str) -> Agent:
     """The same by name, within the caller's account."""
-    statement = select(Agent).where(col(Agent.name) == name)
-    return await _find(session, authz, principal, statement, name, hold=hold)
+    agent = await _of_name(session, principal, name)
+    if agent is None:
+        raise NotFound(f"agent {name!r} not found")
+    await require(authz, session, principal, Operation.READ, agent_ref(agent))
+    return agent
 
 
 async def list_page(
-    session: AsyncSession, principal: Principal, wanted: AgentFilter, *, limit: int, page_number: int
+    session: AsyncSession,
+    authz: AuthProvider,
+    principal: Principal,
+    wanted: AgentFilter,
+    *,
+    limit: int,
+    page_number: int,
 ) -> list[Agent]:
     """Agents of the caller's account that are not deleted; pages count from 1."""
-    statement = select(Agent).where(
-        col(Agent.account_id) == principal.account_id, col(Agent.deleted_at).is_(None)
-    )
+    await require(authz, session, principal, Operation.READ, type_ref(ResourceType.AGENT, principal))
+    statement = _present(principal)
     if wanted.task_id is not None:
         of_task = text("agents.id IN (SELECT agent_id FROM tasks WHERE id = :task_id)")
         statement = statement.where(of_task.bindparams(task_id=wanted.task_id))
@@ -95,9 +114,21 @@ async def list_page(
     return list((await session.exec(statement.limit(limit).offset((page_number - 1) * limit))).all())
 
 
+async def delete_by(resources: Resources, principal: Principal, agent: Agent) -> Deleted:
+    """Delete an agent on behalf of a caller."""
+    async with resources.db.read() as session:
+        await require(resources.authz, session, principal, Operation.DELETE, agent_ref(agent))
+
+    async def write() -> None:
+        async with resources.db.begin() as session:
+            await delete(session, resources, principal, agent)
+
+    await resources.db.retry_deadlock(write)
+    return Deleted(id=agent.id, message=f"Agent '{agent.name}' was deleted")
+
+
 async def delete(session: AsyncSession, resources: Resources, principal: Principal, agent: Agent) -> None:
     """Mark the agent deleted, and let those who depend on it follow in the same transaction."""
-    await require(resources.authz, session, principal, Operation.DELETE, agent_ref(agent))
     deleted = await session.exec(
         update(Agent)
         .where(col(Agent.id) == agent.id, col(Agent.deleted_at).is_(None))
@@ -113,25 +144,28 @@ async def delete(session: AsyncSession, resources: Resources, principal: Princip
         await hook(session, principal, agent.id)
 
 
-async def _find(
-    session: AsyncSession,
-    authz: AuthProvider,
-    principal: Principal,
-    statement: SelectOfScalar[Agent],
-    named: str,
-    *,
-    hold: bool,
-) -> Agent:
-    statement = statement.where(
-        col(Agent.account_id) == principal.account_id, col(Agent.deleted_at).is_(None)
-    )
+def _present(principal: Principal) -> SelectOfScalar[Agent]:
+    return select(Agent).where(col(Agent.account_id) == principal.account_id, col(Agent.deleted_at).is_(None))
+
+
+async def _of_id(
+    session: AsyncSession, principal: Principal, agent_id: UUID, *, hold: bool = False
+) -> Agent | None:
+    statement = _present(principal).where(col(Agent.id) == agent_id)
     if hold:
         statement = statement.with_for_update(read=True)
-    agent = (await session.exec(statement)).one_or_none()
-    if agent is None:
-        raise NotFound(f"agent {named!r} not found")
-    await require(authz, session, principal, Operation.READ, agent_ref(agent))
-    return agent
+    return (await session.exec(statement)).one_or_none()
+
+
+async def _of_name(session: AsyncSession, principal: Principal, name: str) -> Agent | None:
+    return (await session.exec(_present(principal).where(col(Agent.name) == name))).one_or_none()
+
+
+async def _registered(session: AsyncSession, principal: Principal, body: AgentRegister) -> Agent | None:
+    """The agent that a registration means: of the id that it names, else of its name."""
+    agent_id = _uuid(body.agent_id)
+    of_id = await _of_id(session, principal, agent_id) if agent_id else None
+    return of_id or await _of_name(session, principal, body.name)
 
 
 def _said(body: AgentRegister) -> dict[str, Any]:
@@ -143,20 +177,11 @@ def _said(body: AgentRegister) -> dict[str, Any]:
     }
 
 
-async def _update_registered(
-    session: AsyncSession, principal: Principal, body: AgentRegister
-) -> Agent | None:
-    """The agent of the id that the registration names, brought up to date; None when there is none."""
-    agent_id = _uuid(body.agent_id)
-    if agent_id is None:
-        return None
+async def _update(session: AsyncSession, known: Agent, body: AgentRegister) -> Agent | None:
+    """The agent brought up to date; None when it has been deleted or renamed since it was read."""
     statement = (
         update(Agent)
-        .where(
-            col(Agent.id) == agent_id,
-            col(Agent.account_id) == principal.account_id,
-            col(Agent.deleted_at).is_(None),
-        )
+        .where(col(Agent.id) == known.id, col(Agent.name) == known.name, col(Agent.deleted_at).is_(None))
         .values(**_said(body), registered_at=func.clock_timestamp(), updated_at=func.clock_timestamp())
         .returning(Agent)
     )
@@ -168,24 +193,21 @@ async def _update_registered(
         raise
 
 
-async def _upsert(session: AsyncSession, principal: Principal, body: AgentRegister) -> Agent:
-    said = _said(body)
+async def _insert(session: AsyncSession, principal: Principal, body: AgentRegister) -> Agent | None:
+    """A new agent; None when there is one of this name by now."""
     statement = insert(Agent).values(
-        **said,
+        **_said(body),
         id=new_id(),
         account_id=principal.account_id,
         owner=principal.creator,
-        # One instant for all three, so that created_at = updated_at tells a new agent.
         registered_at=func.now(),
         created_at=func.now(),
         updated_at=func.now(),
     )
-    statement = statement.on_conflict_do_update(
-        index_elements=["account_id", "name"],
-        index_where=col(Agent.deleted_at).is_(None),
-        set_={**said, "registered_at": func.clock_timestamp(), "updated_at": func.clock_timestamp()},
+    statement = statement.on_conflict_do_nothing(
+        index_elements=["account_id", "name"], index_where=col(Agent.deleted_at).is_(None)
     ).returning(Agent)
-    return (await session.exec(statement)).scalar_one()
+    return (await session.exec(statement)).scalar_one_or_none()
 
 
 def _uuid(value: str | None) -> UUID | None:

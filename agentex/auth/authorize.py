@@ -43,6 +43,11 @@ class ResourceRef:
     owner: str | None = None
 
 
+def type_ref(kind: ResourceType, principal: Principal) -> ResourceRef:
+    """A type as such, within the caller's account."""
+    return ResourceRef(kind, "*", principal.account_id)
+
+
 @dataclass(frozen=True)
 class Decision:
     """The answer, and the rule it follows from, for the ledger."""
@@ -75,7 +80,11 @@ async def require(
     operation: Operation,
     resource: ResourceRef,
 ) -> None:
-    """Return when allowed; else NotFound when the caller may not even read it, Forbidden when it may."""
+    """Return when allowed; else NotFound when the caller may not even read it, Forbidden when it may.
+
+    A provider may be a service elsewhere, so it is asked with a session of `db.read()`, which has no
+    transaction open, before a write: the write finds its rows again by id, within the account.
+    """
     decision = await provider.authorize(session, principal, operation, resource)
     if decision.allowed:
         return

@@ -17,8 +17,7 @@ router = APIRouter(prefix="/messages", tags=["messages"])
 @router.post("")
 async def create_message(body: MessageCreate, resources: ResourcesDep, caller: Caller) -> MessageRead:
     """Add a message to a task."""
-    async with resources.db.begin() as session:
-        return await service.add(session, resources, caller, body)
+    return await service.add(resources, caller, body)
 
 
 @router.get("")

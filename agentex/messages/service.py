@@ -18,22 +18,28 @@ from agentex.messages.models import Message, MessageCreate, MessageRead
 from agentex.resources import Resources
 
 
-async def add(
-    session: AsyncSession, resources: Resources, principal: Principal, body: MessageCreate
-) -> MessageRead:
+async def add(resources: Resources, principal: Principal, body: MessageCreate) -> MessageRead:
     """Add a message to a task of the caller's account; an agent's word also proves that its input arrived."""
+    async with resources.db.read() as session:
+        await _require(session, resources, principal, Operation.UPDATE, body.task_id)
+    async with resources.db.begin() as session:
+        added = await _insert(session, principal, body)
+        if body.content.author is Author.AGENT:
+            for hook in resources.hooks.task_alive:
+                await hook(session, body.task_id)
+    return added
+
+
+async def _insert(session: AsyncSession, principal: Principal, body: MessageCreate) -> MessageRead:
     content = body.content.model_dump(mode="json")
     made = await rows(
         session,
         """
-        WITH made AS (
-            INSERT INTO messages (id, account_id, task_id, content, streaming_status, created_at, updated_at)
-            SELECT :id, t.account_id, t.id, CAST(:content AS jsonb), :streaming_status,
-                coalesce(CAST(:created_at AS timestamptz), now()), now()
-            FROM tasks t WHERE t.id = :task_id AND t.account_id = :account_id
-            RETURNING id, task_id, streaming_status, created_at, updated_at
-        )
-        SELECT made.*, t.owner FROM made JOIN tasks t ON t.id = made.task_id
+        INSERT INTO messages (id, account_id, task_id, content, streaming_status, created_at, updated_at)
+        SELECT :id, t.account_id, t.id, CAST(:content AS jsonb), :streaming_status,
+            coalesce(CAST(:created_at AS timestamptz), now()), now()
+        FROM tasks t WHERE t.id = :task_id AND t.account_id = :account_id
+        RETURNING id, task_id, streaming_status, created_at, updated_at
         """,
         id=new_id(),
         content=json.dumps(content),
@@ -44,11 +50,6 @@ async def add(
     )
     if not made:
         raise NotFound(f"task {str(body.task_id)!r} not found")
-    task = ResourceRef(ResourceType.TASK, str(body.task_id), principal.account_id, made[0]["owner"])
-    await require(resources.authz, session, principal, Operation.UPDATE, task)
-    if body.content.author is Author.AGENT:
-        for hook in resources.hooks.task_alive:
-            await hook(session, body.task_id)
     return MessageRead.model_validate({**made[0], "content": content})
 
 
@@ -60,7 +61,7 @@ async def get(session: AsyncSession, resources: Resources, principal: Principal,
     message = (await session.exec(statement)).one_or_none()
     if message is None:
         raise NotFound(f"message {message_id!r} not found")
-    await _require_readable(session, resources, principal, message.task_id)
+    await _require(session, resources, principal, Operation.READ, message.task_id)
     return message
 
 
@@ -74,7 +75,7 @@ async def list_page(
     page_number: int,
 ) -> list[Message]:
     """A task's messages, newest first; pages count from 1."""
-    await _require_readable(session, resources, principal, task_id)
+    await _require(session, resources, principal, Operation.READ, task_id)
     statement = (
         select(Message)
         .where(col(Message.task_id) == task_id)
@@ -83,8 +84,8 @@ async def list_page(
     return list((await session.exec(statement.limit(limit).offset((page_number - 1) * limit))).all())
 
 
-async def _require_readable(
-    session: AsyncSession, resources: Resources, principal: Principal, task_id: UUID
+async def _require(
+    session: AsyncSession, resources: Resources, principal: Principal, operation: Operation, task_id: UUID
 ) -> None:
     found = await rows(
         session,
@@ -95,4 +96,4 @@ async def _require_readable(
     if not found:
         raise NotFound(f"task {str(task_id)!r} not found")
     task = ResourceRef(ResourceType.TASK, str(task_id), principal.account_id, found[0]["owner"])
-    await require(resources.authz, session, principal, Operation.READ, task)
+    await require(resources.authz, session, principal, operation, task)

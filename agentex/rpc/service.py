@@ -1,25 +1,32 @@
 """Carries out clients' requests to an agent: rows first, then the agent, never inside one transaction.
 
-What was answered is remembered with the rows, so that a client's silent repeat makes no second row and no
-second request to the agent; a failure at the agent replaces what was remembered.
+What is answered is remembered with the rows, so that a repeat makes no second row: as untold first, and as
+told once the agent has answered. A repeat that finds it untold tells the agent again, under the same ids and
+the same idempotency key, whether the first request was cut behind its commit or still waits for the agent:
+from outside the two look the same, so it does not wait. Both methods bear that: event/send is acknowledged
+before the work and its id tells that it is a repeat, task/create is idempotent. A failure at the agent takes
+the answer's place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 from pydantic import ValidationError
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.acp.messages import AcpCall, AcpMethod
+from agentex.agents import service as agents
 from agentex.agents.models import AcpType, Agent
 from agentex.agents.service import agent_ref, wire_agent
-from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require
+from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require, type_ref
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject
 from agentex.errors import AgentCallFailed, AgentexError, BadRequest, InvalidInput, Unavailable
 from agentex.events.service import add, wire_event
-from agentex.idempotency import Repeat, find_answer, remember
+from agentex.idempotency import Remembered, Repeat, amend, find_entry, remember
 from agentex.resources import Resources
 from agentex.rpc.models import (
     INTERNAL_ERROR,
@@ -60,9 +67,9 @@ class RpcCall:
 
 @dataclass(frozen=True)
 class _Made:
-    """What the first transaction left: the answer, and what to tell the agent (None: nothing)."""
+    """What the transaction left: the remembered answer, and what the agent has yet to be told."""
 
-    result: JsonObject
+    entry: Remembered
     to_agent: AcpCall | None = None
 
 
@@ -101,58 +108,70 @@ async def _carry_out(call: RpcCall) -> JsonObject | RpcError:
 
 async def _create_task(call: RpcCall) -> JsonObject | RpcError:
     wanted = TaskCreateParams.model_validate(call.request.params)
+    async with call.resources.db.read() as session:
+        await _require(call, session, Operation.EXECUTE, agent_ref(call.agent))
+        await _require(call, session, Operation.CREATE, type_ref(ResourceType.TASK, call.principal))
 
-    async def make() -> _Made | RpcError:
+    async def make() -> _Made:
         async with call.resources.db.begin() as session:
-            await require(
-                call.resources.authz, session, call.principal, Operation.EXECUTE, agent_ref(call.agent)
-            )
-            any_task = ResourceRef(ResourceType.TASK, "*", call.principal.account_id)
-            await require(call.resources.authz, session, call.principal, Operation.CREATE, any_task)
-            before = await find_answer(session, call.repeat)
-            if before is not None:
-                return _remembered(before)
+            entry = await find_entry(session, call.repeat)
+            if entry is not None and _is_told(entry):
+                return _Made(entry)
+            if entry is not None:
+                task = await tasks.find(session, call.principal, entry.answer["result"]["id"])
+                return _Made(entry, _task_create(call, task))
+            agent = await agents.find(session, call.principal, call.agent.id)
             asked = TaskWanted(wanted.name, wanted.params, wanted.task_metadata)
-            task = await tasks.create_or_get(session, call.principal, call.agent, asked)
-            result = wire_task(task)
-            await remember(session, call.repeat, {"result": result})
-        return _Made(result, _task_create(call, task) if task.status in OPEN_STATUSES else None)
+            task = await tasks.create_or_get(session, call.principal, agent, asked)
+            to_agent = _task_create(call, task)
+            answer: JsonObject = {"result": wire_task(task), "told": to_agent is None}
+            return _Made(await remember(session, call.repeat, answer), to_agent)
 
     return await _make_and_tell(call, make)
 
 
 async def _send_event(call: RpcCall) -> JsonObject | RpcError:
     wanted = EventSendParams.model_validate(call.request.params)
+    task_id = await _task_to_update(call, wanted)
 
-    async def make() -> _Made | RpcError:
+    async def make() -> _Made:
         async with call.resources.db.begin() as session:
-            await require(
-                call.resources.authz, session, call.principal, Operation.EXECUTE, agent_ref(call.agent)
-            )
-            if wanted.task_id is not None:
-                task = await tasks.get(session, call.resources.authz, call.principal, str(wanted.task_id))
-            else:
-                task = await tasks.get_by_name(
-                    session, call.resources.authz, call.principal, wanted.task_name or ""
-                )
-            await require(call.resources.authz, session, call.principal, Operation.UPDATE, task_ref(task))
-            before = await find_answer(session, call.repeat)
-            if before is not None:
-                return _remembered(before)
+            entry = await find_entry(session, call.repeat)
+            if entry is not None and _is_told(entry):
+                return _Made(entry)
+            task = await tasks.find(session, call.principal, task_id)
             _require_takes_events(task, call.agent)
-            content = wanted.content.model_dump(mode="json") if wanted.content else None
-            event = await add(
-                session,
-                account_id=task.account_id,
-                task_id=task.id,
-                agent_id=call.agent.id,
-                content=content,
-            )
-            result = wire_event(event)
-            await remember(session, call.repeat, {"result": result})
-        return _Made(result, _event_send(call, task, result))
+            if entry is None:
+                content = wanted.content.model_dump(mode="json") if wanted.content else None
+                event = await add(
+                    session,
+                    account_id=task.account_id,
+                    task_id=task.id,
+                    agent_id=call.agent.id,
+                    content=content,
+                )
+                answer: JsonObject = {"result": wire_event(event), "told": False}
+                entry = await remember(session, call.repeat, answer)
+            return _Made(entry, _event_send(call, task, entry.answer["result"]))
 
     return await _make_and_tell(call, make)
+
+
+async def _task_to_update(call: RpcCall, wanted: EventSendParams) -> UUID:
+    """The task that the params name; the caller may execute the agent and update the task."""
+    resources, principal = call.resources, call.principal
+    async with resources.db.read() as session:
+        await _require(call, session, Operation.EXECUTE, agent_ref(call.agent))
+        if wanted.task_id is not None:
+            task = await tasks.get(session, resources.authz, principal, str(wanted.task_id))
+        else:
+            task = await tasks.get_by_name(session, resources.authz, principal, wanted.task_name or "")
+        await _require(call, session, Operation.UPDATE, task_ref(task))
+        return task.id
+
+
+async def _require(call: RpcCall, session: AsyncSession, operation: Operation, resource: ResourceRef) -> None:
+    await require(call.resources.authz, session, call.principal, operation, resource)
 
 
 _CARRIED_OUT: dict[RpcMethod, Callable[[RpcCall], Awaitable[JsonObject | RpcError]]] = {
@@ -161,31 +180,30 @@ _CARRIED_OUT: dict[RpcMethod, Callable[[RpcCall], Awaitable[JsonObject | RpcErro
 }
 
 
-async def _make_and_tell(
-    call: RpcCall, make: Callable[[], Awaitable[_Made | RpcError]]
-) -> JsonObject | RpcError:
-    """Commit the rows, then tell the agent; a failure there is what a repeat gets, too."""
+async def _make_and_tell(call: RpcCall, make: Callable[[], Awaitable[_Made]]) -> JsonObject | RpcError:
+    """Commit the rows, then tell the agent unless it has been told; a failure is what a repeat gets, too."""
     made = await call.resources.db.retry_deadlock(make)
-    if isinstance(made, RpcError):
-        return made
-    if made.to_agent is None:
-        return made.result
+    answer = made.entry.answer
+    if made.to_agent is not None:
+        answer = await _tell(call, made.to_agent, answer)
+        async with call.resources.db.single() as session:
+            await amend(session, made.entry, answer)
+    return RpcError.model_validate(answer["error"]) if "error" in answer else answer["result"]
+
+
+async def _tell(call: RpcCall, to_agent: AcpCall, answer: JsonObject) -> JsonObject:
+    """The answer as it is once the agent has been told, or has failed."""
     try:
-        await call.resources.acp.call(made.to_agent)
+        await call.resources.acp.call(to_agent)
     except AgentCallFailed as failure:
-        error = RpcError(
-            code=INTERNAL_ERROR, message=f"{failure.message} ({made.to_agent.idempotency_key} is kept)"
-        )
-        async with call.resources.db.begin() as session:
-            await remember(session, call.repeat, {"error": error.model_dump()})
-        return error
-    return made.result
+        message = f"{failure.message} ({to_agent.idempotency_key} is kept)"
+        return {"error": RpcError(code=INTERNAL_ERROR, message=message).model_dump()}
+    return {**answer, "told": True}
 
 
-def _remembered(before: JsonObject) -> _Made | RpcError:
-    if "error" in before:
-        return RpcError.model_validate(before["error"])
-    return _Made(before["result"])
+def _is_told(entry: Remembered) -> bool:
+    # An error is told, too: the agent was asked.
+    return entry.answer.get("told", True)
 
 
 def _require_takes_events(task: Task, agent: Agent) -> None:
@@ -198,8 +216,8 @@ def _require_takes_events(task: Task, agent: Agent) -> None:
 
 
 def _task_create(call: RpcCall, task: Task) -> AcpCall | None:
-    # A sync agent learns of the task with its first message.
-    if call.agent.acp_type is AcpType.SYNC:
+    # A sync agent learns of the task with its first message; of one that is closed nobody needs to know.
+    if call.agent.acp_type is AcpType.SYNC or task.status not in OPEN_STATUSES:
         return None
     params: JsonObject = {"agent": wire_agent(call.agent), "task": wire_task(task), "params": task.params}
     seconds = call.resources.settings.task_create_timeout_seconds

@@ -21,6 +21,7 @@ Cursor = Annotated[str | None, Query(max_length=200, description="next_cursor of
 @router.get("/runs")
 async def list_runs(
     session: ReadSession,
+    resources: ResourcesDep,
     caller: Caller,
     *,
     agent_id: str | None = None,
@@ -41,7 +42,7 @@ async def list_runs(
         due_after=due_after,
         due_before=due_before,
     )
-    return await service.list_page(session, caller, wanted, limit=limit, cursor=cursor)
+    return await service.list_page(session, resources, caller, wanted, limit=limit, cursor=cursor)
 
 
 @router.get("/runs/{run_id}")

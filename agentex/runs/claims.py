@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.auth.principal import Principal
-from agentex.database import rows
+from agentex.database import after_commit, rows
 from agentex.resources import DefinitionRef
 from agentex.runs.pages import PageRef
 from agentex.settings import Settings
@@ -104,7 +105,7 @@ async def claim_page(session: AsyncSession, settings: Settings, page: PageRef, t
             fire_id=row["fire_id"],
             cause=row["cause"],
             due_at=row["due_at"],
-            principal=Principal.model_validate_json(row["principal"]),
+            principal=_principal(row["principal"]),
             attempt=row["attempt"],
             launched_at=row["launched_at"],
             task_created=row["task_created"],
@@ -113,6 +114,12 @@ async def claim_page(session: AsyncSession, settings: Settings, page: PageRef, t
         )
         for row in found
     ]
+
+
+@lru_cache(maxsize=1024)
+def _principal(stored: str) -> Principal:
+    # A page's runs have few creators.
+    return Principal.model_validate_json(stored)
 
 
 async def seconds_to_next_attempt(session: AsyncSession, page: PageRef) -> float | None:
@@ -188,43 +195,50 @@ async def release(session: AsyncSession, token: UUID, ids: Sequence[UUID]) -> No
 
 
 # Expired claims: what was not being sent goes back to due; what was may have reached the agent, and has
-# certainly where its task has spoken since.
-_SETTLE_EXPIRED_SQL = """
-    WITH expired AS (
-        SELECT id, sending_at IS NOT NULL AND NOT resend_unknown AND NOT alive AS unknown, alive
-        FROM (
-            SELECT *, delivered_at IS NOT NULL AND lane = 'deliver' AS alive FROM runs
-        ) runs
-        WHERE finished_at IS NULL AND status IN ('launching', 'running')
-            AND claimed_until < clock_timestamp() {page}
-        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
-    )
+# certainly where its task has spoken since. What is claimed was due, so the index on next_attempt_at, which
+# holds nothing else that is old, finds it among any number of runs that are running.
+_ALIVE_SQL = "(r.delivered_at IS NOT NULL AND r.lane = 'deliver')"
+_UNKNOWN_SQL = f"(r.sending_at IS NOT NULL AND NOT r.resend_unknown AND NOT {_ALIVE_SQL})"
+# By an array of ids: with a join the planner, which cannot know how few there are, may scan the whole table.
+_SETTLE_EXPIRED_SQL = f"""
     UPDATE runs r SET
-        status = CASE WHEN e.alive THEN 'delivered' WHEN e.unknown THEN 'failed' ELSE 'due' END,
-        reason = CASE WHEN e.unknown THEN 'outcome_unknown' END,
-        error = CASE WHEN e.alive THEN NULL
-            WHEN e.unknown THEN 'the worker stopped while this run was being sent' ELSE r.error END,
+        status = CASE WHEN {_ALIVE_SQL} AND r.finishes_on_task THEN 'running'
+            WHEN {_ALIVE_SQL} THEN 'delivered' WHEN {_UNKNOWN_SQL} THEN 'failed' ELSE 'due' END,
+        reason = CASE WHEN {_UNKNOWN_SQL} THEN 'outcome_unknown' END,
+        error = CASE WHEN {_ALIVE_SQL} THEN NULL
+            WHEN {_UNKNOWN_SQL} THEN 'the worker stopped while this run was being sent' ELSE r.error END,
         attempt = CASE WHEN r.sending_at IS NULL THEN r.attempt - 1 ELSE r.attempt END,
         -- The retry window counts from the first launch that got as far as sending.
         launched_at = CASE WHEN r.sending_at IS NOT NULL OR r.attempt > 1 THEN r.launched_at END,
-        sending_at = CASE WHEN e.unknown OR e.alive THEN r.sending_at END,
-        finished_at = CASE WHEN e.unknown OR e.alive THEN clock_timestamp() END,
+        sending_at = CASE WHEN {_UNKNOWN_SQL} OR {_ALIVE_SQL} THEN r.sending_at END,
+        finished_at = CASE WHEN {_UNKNOWN_SQL} OR ({_ALIVE_SQL} AND NOT r.finishes_on_task)
+            THEN clock_timestamp() END,
+        next_attempt_at = CASE WHEN NOT ({_UNKNOWN_SQL} OR {_ALIVE_SQL}) THEN r.next_attempt_at END,
         claimed_by = NULL, claimed_until = NULL, updated_at = clock_timestamp()
-    FROM expired e WHERE r.id = e.id
+    WHERE r.id = ANY(ARRAY(
+        SELECT id FROM runs
+        WHERE finished_at IS NULL AND next_attempt_at <= statement_timestamp()
+            AND status IN ('launching', 'running')
+            AND claimed_until < clock_timestamp() - make_interval(secs => :expired_seconds) {{page}}
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED))
     RETURNING r.status
 """
 
 
-async def settle_expired(session: AsyncSession, *, page: PageRef | None = None) -> int:
-    """Settle the runs whose claim expired, of one page or of all; returns how many."""
+async def settle_expired(
+    session: AsyncSession, *, page: PageRef | None = None, expired_seconds: float = 0
+) -> int:
+    """Settle the runs whose claim expired, so long ago or more, of one page or of all; returns how many."""
     of_page = "AND batch_id = :batch_id AND lane = :lane AND page = :page" if page else ""
     where = {"batch_id": page.batch_id, "lane": page.lane, "page": page.page} if page else {}
-    settled = await rows(session, _SETTLE_EXPIRED_SQL.replace("{page}", of_page), **where)
+    settled = await rows(
+        session, _SETTLE_EXPIRED_SQL.replace("{page}", of_page), expired_seconds=expired_seconds, **where
+    )
     for row in settled:
-        SWEEP_REPAIRED.labels(kind="claim_expired").inc()
-        if row["status"] != "due":
+        after_commit(session, SWEEP_REPAIRED.labels(kind="claim_expired").inc)
+        if row["status"] == "due":
+            after_commit(session, RUN_RETRIES.labels(why="claim_expired").inc)
+        elif row["status"] != "running":
             reason = "outcome_unknown" if row["status"] == "failed" else ""
-            RUNS_ENDED.labels(status=row["status"], reason=reason).inc()
-        else:
-            RUN_RETRIES.labels(why="claim_expired").inc()
+            after_commit(session, RUNS_ENDED.labels(status=row["status"], reason=reason).inc)
     return len(settled)

@@ -27,9 +27,11 @@ Result = TypeVar("Result")
 
 # Also the most runs that a killed worker can leave as outcome_unknown: those marked and not yet recorded.
 GROUP_SIZE = 32
-# How long a write waits for company. 2,000 runs of one agent: 330 writes rather than 800.
-GATHER_SECONDS = 0.006
+# How long a write waits for company. 2,000 runs of one agent: 250 writes rather than 410.
+GATHER_SECONDS = 0.002
 RECORD_RETRY_SECONDS = 1.0
+# Runs carried for each request that may be open: one is being written while the other one is sent.
+RUNS_PER_PLACE = 2
 
 
 class GroupWriter(Generic[Item, Result]):
@@ -84,6 +86,23 @@ class Mark:
     task_created: bool
 
 
+class Window:
+    """What this process has in flight at one agent.
+
+    A run takes a place among `runs`, and one among `marked` while it is marked and not recorded: those are
+    what a killed process leaves as outcome_unknown. `requests` bounds what is open at the agent; at most
+    half of that opens tasks, so that a marked run finds a place. So the next runs' tasks are opened while
+    the writes of those before them are under way.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.runs = asyncio.Semaphore(RUNS_PER_PLACE * size)
+        self.opening = asyncio.Semaphore(-(-size // 2))
+        self.marked = asyncio.Semaphore(size)
+        self.requests = asyncio.Semaphore(size)
+        self.users = 0
+
+
 class Dispatch:
     """One process's windows and group writers."""
 
@@ -94,25 +113,29 @@ class Dispatch:
             Lane.DELIVER: settings.deliveries_per_agent,
             Lane.ANSWER: settings.answers_per_agent,
         }
-        self._windows: dict[tuple[UUID, Lane], asyncio.Semaphore] = {}
-        self._users: dict[tuple[UUID, Lane], int] = {}
+        self._windows: dict[tuple[UUID, Lane], Window] = {}
+        # One page's rows are written at a time, so that it is being sent while the next one's are written.
+        self.preparing = asyncio.Lock()
+        self._in_flight = {lane: AGENT_REQUESTS_IN_FLIGHT.labels(lane=lane) for lane in Lane}
         self.marks: GroupWriter[Mark, bool] = GroupWriter(self._mark)
         self.outcomes: GroupWriter[Outcome, Recorded] = GroupWriter(self._record)
 
     @asynccontextmanager
-    async def window(self, agent_id: UUID, lane: Lane) -> AsyncGenerator[None]:
-        """A place among those that this process has in flight at one agent."""
+    async def window(self, agent_id: UUID, lane: Lane) -> AsyncGenerator[Window]:
+        """A place among the runs that this process carries at one agent, and that agent's window."""
         key = (agent_id, lane)
-        semaphore = self._windows.setdefault(key, asyncio.Semaphore(self._window_sizes[lane]))
-        self._users[key] = self._users.get(key, 0) + 1
+        window = self._windows.get(key)
+        if window is None:
+            window = self._windows[key] = Window(self._window_sizes[lane])
+        window.users += 1
         try:
-            async with semaphore:
-                with AGENT_REQUESTS_IN_FLIGHT.labels(lane=lane).track_inprogress():
-                    yield
+            async with window.runs:
+                with self._in_flight[lane].track_inprogress():
+                    yield window
         finally:
-            self._users[key] -= 1
-            if not self._users[key]:
-                del self._users[key], self._windows[key]
+            window.users -= 1
+            if not window.users:
+                del self._windows[key]
 
     async def _mark(self, marks: Sequence[Mark]) -> list[bool]:
         async with self._resources.db.single() as session:

@@ -9,11 +9,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
+from sqlalchemy import RowMapping
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.database import JsonObject, rows, storable
+from agentex.database import JsonObject, after_commit, rows, storable
 from agentex.errors import (
     AgentCallFailed,
     AgentError,
@@ -146,9 +148,7 @@ async def record(session: AsyncSession, outcomes: Sequence[Outcome]) -> dict[UUI
     if skipped:
         await _uncount(session, skipped)
     for row in found:
-        _measure(row["status"], row["reason"])
-        if row["lateness"] is not None:
-            LATENESS_SECONDS.labels(lane=row["lane"]).observe(row["lateness"])
+        _measure(session, row)
     outputs = {outcome.run_id: outcome.output for outcome in outcomes}
     await ensure_messages(
         session,
@@ -177,7 +177,9 @@ async def end_for_task(session: AsyncSession, closed: ClosedTask) -> None:
         WHERE task_id = :task_id AND (
             status IN ('launching', 'delivered', 'running', 'waiting_for_input', 'due')
             OR (status = 'failed' AND reason = 'outcome_unknown'))
-        RETURNING status, reason
+        -- One that is claimed still: its delivery was not recorded, and will not be.
+        RETURNING status, reason, lane, CASE WHEN claimed_by IS NOT NULL AND sending_at IS NOT NULL
+            THEN extract(epoch FROM delivered_at - due_at)::float8 END AS lateness
         """,
         task_id=closed.task_id,
         status=status,
@@ -185,15 +187,21 @@ async def end_for_task(session: AsyncSession, closed: ClosedTask) -> None:
         error=closed.reason,
     )
     for row in ended:
-        _measure(row["status"], row["reason"])
+        _measure(session, row)
 
 
 async def prove_alive(session: AsyncSession, task_id: UUID) -> None:
-    """A task that speaks got its input: outcome_unknown becomes delivered, also if it is found only later."""
+    """A task that speaks got its input: outcome_unknown becomes delivered, also if it is found only later.
+
+    Or running, where its task's end is followed; one that is closed has ended its run before.
+    """
     await rows(
         session,
         """
-        UPDATE runs SET status = CASE status WHEN 'failed' THEN 'delivered' ELSE status END,
+        UPDATE runs SET
+            status = CASE WHEN status <> 'failed' THEN status
+                WHEN finishes_on_task AND lane = 'deliver' THEN 'running' ELSE 'delivered' END,
+            finished_at = CASE WHEN finishes_on_task AND lane = 'deliver' THEN NULL ELSE finished_at END,
             reason = NULL, error = NULL,
             delivered_at = coalesce(delivered_at, clock_timestamp()), updated_at = clock_timestamp()
         WHERE task_id = :task_id AND (
@@ -224,9 +232,14 @@ async def _uncount(session: AsyncSession, schedule_ids: Sequence[UUID]) -> None:
     await rows(
         session,
         """
-        UPDATE schedule_totals t SET opened = t.opened - s.n
-        FROM (SELECT id, count(*) AS n FROM unnest(CAST(:ids AS uuid[])) AS i (id) GROUP BY id ORDER BY id) s
-        WHERE t.schedule_id = s.id
+        WITH skipped AS (
+            SELECT id, count(*) AS n FROM unnest(CAST(:ids AS uuid[])) AS i (id) GROUP BY id
+        ), locked AS (
+            SELECT t.schedule_id, s.n FROM schedule_totals t JOIN skipped s ON s.id = t.schedule_id
+            ORDER BY t.schedule_id FOR NO KEY UPDATE OF t
+        )
+        UPDATE schedule_totals t SET opened = t.opened - l.n FROM locked l
+        WHERE t.schedule_id = l.schedule_id
         """,
         ids=list(schedule_ids),
     )
@@ -245,12 +258,15 @@ _RECORD_SQL = """
         WHERE r.status IN ('launching', 'running')
         ORDER BY r.id FOR NO KEY UPDATE OF r
     )
-    UPDATE runs r SET status = CASE WHEN m.alive THEN 'delivered' ELSE m.status END,
+    UPDATE runs r SET
+        status = CASE WHEN m.alive AND r.finishes_on_task THEN 'running' WHEN m.alive THEN 'delivered'
+            ELSE m.status END,
         reason = CASE WHEN m.alive OR m.status = 'due' THEN NULL ELSE m.reason END,
         error = CASE WHEN m.alive THEN NULL ELSE m.error END, output = m.output,
         delivered_at = CASE WHEN m.delivered THEN coalesce(r.delivered_at, clock_timestamp())
             ELSE r.delivered_at END,
-        finished_at = CASE WHEN m.terminal OR m.alive THEN clock_timestamp() END,
+        finished_at = CASE WHEN CASE WHEN m.alive THEN NOT r.finishes_on_task ELSE m.terminal END
+            THEN clock_timestamp() END,
         next_attempt_at = CASE WHEN m.retry_in IS NOT NULL AND m.alive IS NOT TRUE
             THEN clock_timestamp() + make_interval(secs => m.retry_in) END,
         sending_at = CASE WHEN m.status IN ('due', 'skipped') AND m.alive IS NOT TRUE THEN NULL
@@ -291,8 +307,12 @@ def _doubled_seconds(run: Claimed) -> float:
     return min(2.0 ** min(run.attempt - 1, 10), MAX_BACKOFF_SECONDS)
 
 
-def _measure(status: str, reason: str | None) -> None:
+def _measure(session: AsyncSession, row: RowMapping) -> None:
+    """Count, once it is committed, what a run has become, and how late it was where that is known now."""
+    status = row["status"]
     if status == RunStatus.DUE:
-        RUN_RETRIES.labels(why="agent").inc()
+        after_commit(session, RUN_RETRIES.labels(why="agent").inc)
     elif status in _TERMINAL:
-        RUNS_ENDED.labels(status=status, reason=reason or "").inc()
+        after_commit(session, RUNS_ENDED.labels(status=status, reason=row["reason"] or "").inc)
+    if row["lateness"] is not None:
+        after_commit(session, partial(LATENESS_SECONDS.labels(lane=row["lane"]).observe, row["lateness"]))

@@ -15,16 +15,17 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from uuid import UUID
 
-from agentex.database import DATABASE_ERRORS, is_unavailable
+from agentex.database import DATABASE_ERRORS, JsonObject, is_unavailable
 from agentex.errors import AgentCallFailed, AgentUnreachable, OutcomeUnknown
 from agentex.executors.base import Answer, Lane
 from agentex.ids import new_id
 from agentex.resources import Resources
 from agentex.runs.claims import claim_page, read_held, release, renew, seconds_to_next_attempt
-from agentex.runs.dispatch import Dispatch, Mark
+from agentex.runs.dispatch import Dispatch, Mark, Window
 from agentex.runs.finish import (
     Failed,
     Outcome,
+    Recorded,
     mark_running,
     outcome_of_failure,
     outcome_of_success,
@@ -49,6 +50,7 @@ class Step(Enum):
 
     QUEUED = auto()  # waits for a place in the agent's window
     OPENING = auto()  # task/create, which may be repeated
+    OPENED = auto()  # waits for a place among those that are marked
     MARKING = auto()  # perhaps marked, certainly not sent
     SENDING = auto()  # the input may have reached the agent
     RECORDING = auto()
@@ -106,7 +108,7 @@ class Launch:
                 if not self.in_flight:
                     break
                 if self.stop.is_set():
-                    self._cut_queued()
+                    self._cut_waiting()
                 await asyncio.wait(self._tasks(), timeout=LOOK_SECONDS)
                 await self._release_unsent()
         except BaseException:
@@ -134,7 +136,7 @@ class Launch:
         # A new attempt: an agent that was silent is asked again.
         self.timeouts.clear()
         try:
-            ready, outcomes = await prepare(self.resources, claimed, self.token)
+            ready, outcomes = await prepare(self.resources, claimed, self.token, self.dispatch.preparing)
         except BaseException:
             self.unsent += [run.id for run in claimed]
             raise
@@ -151,14 +153,12 @@ class Launch:
     async def _send(self, flight: _InFlight) -> None:
         run = flight.item.run
         try:
-            async with self.dispatch.window(run.agent_id, flight.item.executor.lane):
-                flight.step = Step.OPENING
-                if self.stop.is_set():
-                    self.unsent.append(run.id)
-                    return
-                outcome = await self._attempt(flight)
-                flight.step = Step.RECORDING
-                recorded = await self.dispatch.outcomes.submit(outcome)
+            async with self.dispatch.window(run.agent_id, flight.item.executor.lane) as window:
+                written = await self._open_and_send(flight, window)
+            if written is None:
+                self.unsent.append(run.id)
+                return
+            outcome, recorded = written
             unwanted = recorded.cancel_requested and outcome.delivered
             if recorded.mine and (unwanted or outcome.status is RunStatus.CANCELED):
                 await stop_at_agent(self.resources, run.id)
@@ -169,44 +169,82 @@ class Launch:
         finally:
             del self.in_flight[run.id]
 
-    async def _attempt(self, flight: _InFlight) -> Outcome:
-        item, agent_id = flight.item, flight.item.run.agent_id
-        settings = self.resources.settings
-        if self.timeouts.get(agent_id, 0) >= settings.agent_timeouts_in_a_row:
-            # Not asked again now, so it certainly has not begun.
-            silent = AgentUnreachable(
-                f"the agent did not answer {settings.agent_timeouts_in_a_row} times in a row"
-            )
-            failed = Failed(silent, item.executor.repeats_agent_error)
-            return outcome_of_failure(item.run, self.token, item.definition, failed)
-        if item.executor.opens_task and not item.run.task_created:
+    async def _open_and_send(self, flight: _InFlight, window: Window) -> tuple[Outcome, Recorded] | None:
+        """Carry one run to its recorded outcome; None when it may not be sent any more."""
+        if self.stop.is_set():
+            return None
+        flight.step = Step.OPENING
+        not_opened = await self._open_task(flight.item, window)
+        if not_opened is not None:
+            return not_opened, await self._record(flight, not_opened)
+        flight.step = Step.OPENED
+        async with window.marked:
+            if self.stop.is_set():
+                return None
+            outcome = await self._mark_and_send(flight, window)
+            return outcome, await self._record(flight, outcome)
+
+    async def _open_task(self, item: Prepared, window: Window) -> Outcome | None:
+        """None when the agent knows the task; else what becomes of the run."""
+        if not item.executor.opens_task or item.run.task_created:
+            return None
+        async with window.opening, window.requests:
+            if (silent := self._silent(item)) is not None:
+                return silent
             try:
                 await item.executor.open_task(item.delivery)
             except AgentCallFailed as failure:
-                self._count(agent_id, failure)
-                failed = Failed(failure, item.executor.repeats_agent_error)
-                return outcome_of_failure(item.run, self.token, item.definition, failed)
+                return self._failed(item, failure)
+        return None
+
+    async def _mark_and_send(self, flight: _InFlight, window: Window) -> Outcome:
+        item = flight.item
+        if (silent := self._silent(item)) is not None:
+            return silent
         flight.step = Step.MARKING
+        asked_at = self._loop_time()
         not_marked = await self._mark(item)
         if not_marked is not None:
             return not_marked
-        flight.step = Step.SENDING
-        answer = await self._answer(flight)
-        self._count(agent_id, answer.failure)
-        if answer.failure is None:
-            return outcome_of_success(item.run, self.token, item.definition, answer.output)
-        failed = Failed(answer.failure, item.executor.repeats_agent_error, answer.output)
+        async with window.requests:
+            if self._loop_time() - asked_at > self.resources.settings.claim_seconds / 2:
+                # This process was stopped since: its claim may be gone, so nothing is sent on its strength.
+                return outcome_of_wait(item.run, self.token, item.definition, "the worker was stopped")
+            flight.step = Step.SENDING
+            answer = await self._answer(flight)
+        if answer.failure is not None:
+            return self._failed(item, answer.failure, answer.output)
+        self.timeouts.pop(item.run.agent_id, None)
+        return outcome_of_success(item.run, self.token, item.definition, answer.output)
+
+    def _silent(self, item: Prepared) -> Outcome | None:
+        """What becomes of a run whose agent has let too many requests in a row pass."""
+        limit = self.resources.settings.agent_timeouts_in_a_row
+        if self.timeouts.get(item.run.agent_id, 0) < limit:
+            return None
+        # Not asked again now, so it certainly has not begun.
+        silent = AgentUnreachable(f"the agent did not answer {limit} times in a row")
+        failed = Failed(silent, item.executor.repeats_agent_error)
         return outcome_of_failure(item.run, self.token, item.definition, failed)
+
+    def _failed(
+        self, item: Prepared, failure: AgentCallFailed, partial: list[JsonObject] | None = None
+    ) -> Outcome:
+        """The outcome of a request that did not go well; counts those that were not answered at all."""
+        silent = isinstance(failure, OutcomeUnknown)
+        self.timeouts[item.run.agent_id] = self.timeouts.get(item.run.agent_id, 0) + 1 if silent else 0
+        failed = Failed(failure, item.executor.repeats_agent_error, partial)
+        return outcome_of_failure(item.run, self.token, item.definition, failed)
+
+    async def _record(self, flight: _InFlight, outcome: Outcome) -> Recorded:
+        flight.step = Step.RECORDING
+        return await self.dispatch.outcomes.submit(outcome)
 
     async def _mark(self, item: Prepared) -> Outcome | None:
         """None when the run is marked; else what becomes of it."""
-        asked_at = self._loop_time()
         try:
             if await self.dispatch.marks.submit(Mark(item.run.id, self.token, item.executor.opens_task)):
-                if self._loop_time() - asked_at < self.resources.settings.claim_seconds / 2:
-                    return None
-                # This process was stopped since: its claim may be gone, so nothing is sent on its strength.
-                return outcome_of_wait(item.run, self.token, item.definition, "the worker was stopped")
+                return None
         except DATABASE_ERRORS as error:
             if not is_unavailable(error):
                 raise
@@ -237,10 +275,6 @@ class Launch:
                 raise
             log.warning("a run could not be shown as running", extra={"action": "run.running"})
 
-    def _count(self, agent_id: UUID, failure: AgentCallFailed | None) -> None:
-        silent = isinstance(failure, OutcomeUnknown)
-        self.timeouts[agent_id] = self.timeouts.get(agent_id, 0) + 1 if silent else 0
-
     async def _after_cut(self, flight: _InFlight) -> None:
         """Write what is known of a run whose sending was cut short."""
         run = flight.item.run
@@ -248,7 +282,7 @@ class Launch:
             return
         if flight.cut is Cut.CANCELED:
             await self.dispatch.outcomes.submit(Outcome(run.id, self.token, RunStatus.CANCELED))
-        elif flight.step in (Step.QUEUED, Step.OPENING):
+        elif flight.step in (Step.QUEUED, Step.OPENING, Step.OPENED):
             self.unsent.append(run.id)
         elif flight.step is Step.MARKING:
             await self.dispatch.outcomes.submit(
@@ -314,9 +348,9 @@ class Launch:
                 continue
             flight.task.cancel()
 
-    def _cut_queued(self) -> None:
+    def _cut_waiting(self) -> None:
         for flight in self.in_flight.values():
-            if flight.step is Step.QUEUED and flight.task is not None:
+            if flight.step in (Step.QUEUED, Step.OPENED) and flight.task is not None:
                 flight.task.cancel()
 
     async def _cut_all(self) -> None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
-from sqlalchemy import CheckConstraint, Index, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Index, TextClause, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -69,6 +69,10 @@ class RunReason(StrEnum):
     OURS = "ours"
 
 
+def _open_and(column: str) -> TextClause:
+    return text(f"finished_at IS NULL AND {column} IS NOT NULL")
+
+
 class Run(SQLModel, table=True):
     """One occurrence. UNIQUE (schedule_id, fire_id) is what keeps an instant from running twice.
 
@@ -85,8 +89,15 @@ class Run(SQLModel, table=True):
         Index("ix_runs_account_id_due_at", "account_id", text("due_at DESC"), text("id DESC")),
         Index("ix_runs_batch_id_lane_page", "batch_id", "lane", "page"),
         Index("ix_runs_task_id", "task_id"),
-        Index("ix_runs_next_attempt_at", "next_attempt_at", postgresql_where=text("finished_at IS NULL")),
-        Index("ix_runs_deadline_at", "deadline_at", postgresql_where=text("finished_at IS NULL")),
+        # What waits or is claimed: a claim leaves next_attempt_at as it was, its record clears it. So what
+        # runs for days is not in it, and neither a claim nor a mark changes an indexed column.
+        Index("ix_runs_next_attempt_at", "next_attempt_at", postgresql_where=_open_and("next_attempt_at")),
+        Index("ix_runs_deadline_at", "deadline_at", postgresql_where=_open_and("deadline_at")),
+        Index(
+            "ix_runs_cancel_requested_at",
+            "cancel_requested_at",
+            postgresql_where=_open_and("cancel_requested_at"),
+        ),
         {"postgresql_with": {"fillfactor": 70}},
     )
 
@@ -113,8 +124,9 @@ class Run(SQLModel, table=True):
     next_attempt_at: datetime | None = None
     task_created_at: datetime | None = None
     sending_at: datetime | None = None
-    # The schedule's policy, in the row for those who settle a run whose worker is gone.
+    # The schedule's policies, in the row for those who settle a run whose worker is gone.
     resend_unknown: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})
+    finishes_on_task: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})
     deadline_at: datetime | None = None
     cancel_requested_at: datetime | None = None
     opened_at: datetime

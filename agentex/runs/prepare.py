@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -46,18 +47,23 @@ class _Wanted:
     run: Claimed
     definition: Definition
     agent: Agent
+    executor: Executor
 
 
 async def prepare(
-    resources: Resources, claimed: Sequence[Claimed], token: UUID
+    resources: Resources, claimed: Sequence[Claimed], token: UUID, writing: asyncio.Lock
 ) -> tuple[list[Prepared], list[Outcome]]:
-    """What to send, and the outcomes of the runs that are not to be sent. No network inside a transaction."""
+    """What to send, and the outcomes of the runs that are not to be sent. No network inside a transaction.
+
+    `writing` is held while rows are written, and while nobody outside is asked.
+    """
     wanted, unwanted = await _wanted(resources, claimed, token)
     allowed, denied = await _authorized(resources, wanted, token)
-    tasks, inputs = await _write_rows(resources, allowed)
     agents = {item.agent.id: item.agent for item in allowed}
     described = {agent_id: wire_agent(agent) for agent_id, agent in agents.items()}
-    deliveries = [_prepared(resources, item, described[item.agent.id], tasks, inputs) for item in allowed]
+    async with writing:
+        tasks, inputs = await _write_rows(resources, allowed)
+        deliveries = [_prepared(item, described[item.agent.id], tasks, inputs) for item in allowed]
     if resources.authz.knows_tasks:
         deliveries, refused = await _authorized_tasks(resources, deliveries, token)
         denied += refused
@@ -79,6 +85,9 @@ async def _wanted(
         definitions = await resources.hooks.definitions(session, sorted(references, key=str))
         statement = select(Agent).where(col(Agent.id).in_({run.agent_id for run in claimed}))
         agents = {agent.id: agent for agent in (await session.exec(statement)).all()}
+    executors = {
+        agent.id: executor_for(agent.acp_type, resources.acp, resources.settings) for agent in agents.values()
+    }
     wanted: list[_Wanted] = []
     outcomes: list[Outcome] = []
     for run in claimed:
@@ -87,7 +96,7 @@ async def _wanted(
         if outcome is not None:
             outcomes.append(outcome)
         elif definition is not None:
-            wanted.append(_Wanted(run, definition, agents[run.agent_id]))
+            wanted.append(_Wanted(run, definition, agents[run.agent_id], executors[run.agent_id]))
     return wanted, outcomes
 
 
@@ -180,8 +189,8 @@ async def _write_rows(
     async with resources.db.begin() as session:
         tasks = await ensure_tasks(session, [_new_task(item) for item in allowed])
         of_run = {item.run.id: tasks[_task_name(item.run)].id for item in allowed}
-        asynchronous = [item for item in allowed if _opens_task(resources, item)]
-        synchronous = [item for item in allowed if not _opens_task(resources, item)]
+        asynchronous = [item for item in allowed if item.executor.opens_task]
+        synchronous = [item for item in allowed if not item.executor.opens_task]
         events = await ensure_events(
             session,
             [
@@ -222,13 +231,11 @@ async def _write_rows(
 
 
 def _prepared(
-    resources: Resources,
     item: _Wanted,
     agent: JsonObject,
     tasks: dict[str, TaskRead],
     events: dict[str, JsonObject],
 ) -> Prepared:
-    executor = executor_for(item.agent.acp_type, resources.acp, resources.settings)
     delivery = Delivery(
         run_id=item.run.id,
         acp_url=item.agent.acp_url,
@@ -237,11 +244,7 @@ def _prepared(
         content=_content(item.definition),
         event=events.get(delivery_key(item.run.id)),
     )
-    return Prepared(item.run, item.definition, executor, delivery)
-
-
-def _opens_task(resources: Resources, item: _Wanted) -> bool:
-    return executor_for(item.agent.acp_type, resources.acp, resources.settings).opens_task
+    return Prepared(item.run, item.definition, item.executor, delivery)
 
 
 def _task_name(run: Claimed) -> str:

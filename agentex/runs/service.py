@@ -10,9 +10,9 @@ from uuid import UUID
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require
+from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require, type_ref
 from agentex.auth.principal import Principal
-from agentex.database import JsonObject, rows
+from agentex.database import JsonObject, after_commit, rows
 from agentex.errors import BadRequest, NotFound
 from agentex.executors.base import Lane
 from agentex.ids import parse_id
@@ -46,6 +46,7 @@ class NewRun:
     fire_id: str
     principal: JsonObject
     resend_unknown: bool
+    finishes_on_task: bool
     id: UUID
 
 
@@ -57,15 +58,22 @@ def run_ref(run: Run) -> ResourceRef:
 
 async def get(session: AsyncSession, resources: Resources, principal: Principal, run_id: str) -> Run:
     """One run; NotFound when there is none that the caller can see."""
-    run = await _find(session, run_id)
+    run = await _find(session, principal, run_id)
     await require(resources.authz, session, principal, Operation.READ, run_ref(run))
     return run
 
 
 async def list_page(
-    session: AsyncSession, principal: Principal, wanted: RunFilter, *, limit: int, cursor: str | None
+    session: AsyncSession,
+    resources: Resources,
+    principal: Principal,
+    wanted: RunFilter,
+    *,
+    limit: int,
+    cursor: str | None,
 ) -> RunPage:
     """Runs of the caller's account, newest instant first, by keyset."""
+    await require(resources.authz, session, principal, Operation.READ, type_ref(ResourceType.RUN, principal))
     statement = select(Run).where(col(Run.account_id) == principal.account_id)
     if wanted.agent_id is not None:
         statement = statement.where(col(Run.agent_id) == wanted.agent_id)
@@ -101,9 +109,10 @@ async def insert_manual(session: AsyncSession, new: NewRun) -> UUID:
         """
         WITH inserted AS (
             INSERT INTO runs (id, account_id, agent_id, schedule_id, schedule_version, fire_id, cause, due_at,
-                status, next_attempt_at, opened_at, updated_at, principal, resend_unknown)
+                status, next_attempt_at, opened_at, updated_at, principal, resend_unknown,
+                finishes_on_task)
             SELECT :id, :account_id, :agent_id, :schedule_id, :version, :fire_id, 'manual', now,
-                'due', now, now, now, CAST(:principal AS jsonb), :resend_unknown
+                'due', now, now, now, CAST(:principal AS jsonb), :resend_unknown, :finishes_on_task
             FROM (SELECT clock_timestamp() AS now) c
             ON CONFLICT (schedule_id, fire_id) DO NOTHING
             RETURNING id, schedule_id, due_at
@@ -123,6 +132,7 @@ async def insert_manual(session: AsyncSession, new: NewRun) -> UUID:
         fire_id=new.fire_id,
         principal=json.dumps(new.principal),
         resend_unknown=new.resend_unknown,
+        finishes_on_task=new.finishes_on_task,
     )
     if found:
         return found[0]["id"]
@@ -140,21 +150,32 @@ async def cancel(resources: Resources, principal: Principal, run_id: str) -> Run
 
     Raises BadRequest for a run that has ended otherwise.
     """
-    async with resources.db.begin() as session:
+    async with resources.db.read() as session:
         run = await get(session, resources, principal, run_id)
         await require(resources.authz, session, principal, Operation.CANCEL, run_ref(run))
+    async with resources.db.begin() as session:
         before = await _request_cancel(session, run.id)
-    at_agent = before is RunStatus.DELIVERED or (before is RunStatus.RUNNING and run.lane != Lane.ANSWER)
+    status, lane = before.status, before.lane
+    at_agent = status is RunStatus.DELIVERED or (status is RunStatus.RUNNING and lane != Lane.ANSWER)
     # One that waits for its next attempt has a task already, which nobody else would close.
-    waits = before in {RunStatus.DUE, RunStatus.QUEUED} and run.task_id is not None
+    waits = status in {RunStatus.DUE, RunStatus.QUEUED} and before.has_task
     if at_agent or waits:
         await stop_at_agent(resources, run.id)
     async with resources.db.read() as session:
-        return RunRead.model_validate(await _find(session, run_id))
+        return RunRead.model_validate(await _find(session, principal, run_id))
 
 
-async def _request_cancel(session: AsyncSession, run_id: UUID) -> RunStatus:
-    """Note the request; what waits is canceled here. Returns the status before."""
+@dataclass(frozen=True)
+class _Before:
+    """A run as a cancel found it."""
+
+    status: RunStatus
+    lane: str | None
+    has_task: bool
+
+
+async def _request_cancel(session: AsyncSession, run_id: UUID) -> _Before:
+    """Note the request; what waits is canceled here. Returns what the run was before."""
     found = await rows(
         session,
         """
@@ -167,20 +188,25 @@ async def _request_cancel(session: AsyncSession, run_id: UUID) -> RunStatus:
             finished_at = CASE WHEN b.status IN ('due', 'queued') THEN clock_timestamp()
                 ELSE r.finished_at END,
             updated_at = clock_timestamp()
-        FROM before b WHERE r.id = b.id RETURNING b.status
+        FROM before b WHERE r.id = b.id RETURNING b.status, r.lane, r.task_id IS NOT NULL AS has_task
         """,
         id=run_id,
     )
-    before = RunStatus(found[0]["status"])
-    if before in {RunStatus.DUE, RunStatus.QUEUED}:
-        RUNS_ENDED.labels(status=RunStatus.CANCELED, reason="").inc()
-    if before in {RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.SKIPPED}:
-        raise BadRequest(f"run {run_id} is {before}; only a run that has not ended can be canceled")
-    return before
+    if not found:
+        raise NotFound(f"run {str(run_id)!r} not found")
+    status = RunStatus(found[0]["status"])
+    if status in {RunStatus.DUE, RunStatus.QUEUED}:
+        after_commit(session, RUNS_ENDED.labels(status=RunStatus.CANCELED, reason="").inc)
+    if status in {RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.SKIPPED}:
+        raise BadRequest(f"run {run_id} is {status}; only a run that has not ended can be canceled")
+    return _Before(status, found[0]["lane"], found[0]["has_task"])
 
 
-async def _find(session: AsyncSession, run_id: str) -> Run:
-    found = (await session.exec(select(Run).where(col(Run.id) == parse_id(run_id, "run")))).one_or_none()
+async def _find(session: AsyncSession, principal: Principal, run_id: str) -> Run:
+    statement = select(Run).where(
+        col(Run.id) == parse_id(run_id, "run"), col(Run.account_id) == principal.account_id
+    )
+    found = (await session.exec(statement)).one_or_none()
     if found is None:
         raise NotFound(f"run {run_id!r} not found")
     return found

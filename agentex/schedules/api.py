@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
 
 from agentex.agents.models import Deleted
+from agentex.database import JsonObject
 from agentex.deps import Caller, ReadSession, RepeatDep, ResourcesDep
 from agentex.errors import InvalidInput
 from agentex.runs.models import RunPage
@@ -24,7 +26,20 @@ from agentex.schedules.models import (
 )
 from agentex.schedules.service import Target
 
-router = APIRouter(prefix="/agents/{agent_id}/schedules", tags=["schedules"])
+
+class _Versioned(JSONResponse):
+    """An answer whose ETag is the version of the schedule that it is; lists and deletions have none."""
+
+    # FastAPI reads the document's status from this signature.
+    def __init__(self, content: JsonObject, status_code: int = 200, **more: Any) -> None:
+        super().__init__(content, status_code, **more)
+        if "version" in content:
+            self.headers["ETag"] = f'"{content["version"]}"'
+
+
+router = APIRouter(
+    prefix="/agents/{agent_id}/schedules", tags=["schedules"], default_response_class=_Versioned
+)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Cursor = Annotated[str | None, Query(max_length=200, description="next_cursor of the page before")]
@@ -63,11 +78,9 @@ async def get_schedule_by_name(
     session: ReadSession,
     resources: ResourcesDep,
     caller: Caller,
-    response: Response,
 ) -> ScheduleRead:
     """One schedule."""
-    found = await service.retrieve(session, resources, caller, Target(agent_id, name=name))
-    return _tagged(response, found)
+    return await service.retrieve(session, resources, caller, Target(agent_id, name=name))
 
 
 @router.patch("/name/{name}")
@@ -77,13 +90,11 @@ async def update_schedule_by_name(
     body: ScheduleUpdate,
     resources: ResourcesDep,
     caller: Caller,
-    response: Response,
     if_match: IfMatch = None,
 ) -> ScheduleRead:
     """Change the given keys; with If-Match only if nobody else has changed it since."""
     target = Target(agent_id, name=name)
-    updated = await service.update(resources, caller, target, body, version=_version(if_match))
-    return _tagged(response, updated)
+    return await service.update(resources, caller, target, body, version=_version(if_match))
 
 
 @router.delete("/name/{name}")
@@ -159,7 +170,7 @@ async def list_schedule_runs_by_name(
     """A schedule's runs, newest instant first."""
     found = await service.retrieve(session, resources, caller, Target(agent_id, name=name))
     wanted = RunFilter(schedule_id=found.id)
-    return await list_run_page(session, caller, wanted, limit=limit, cursor=cursor)
+    return await list_run_page(session, resources, caller, wanted, limit=limit, cursor=cursor)
 
 
 @router.get("/{schedule_id}")
@@ -169,11 +180,9 @@ async def get_schedule(
     session: ReadSession,
     resources: ResourcesDep,
     caller: Caller,
-    response: Response,
 ) -> ScheduleRead:
     """One schedule."""
-    found = await service.retrieve(session, resources, caller, Target(agent_id, schedule_id=schedule_id))
-    return _tagged(response, found)
+    return await service.retrieve(session, resources, caller, Target(agent_id, schedule_id=schedule_id))
 
 
 @router.patch("/{schedule_id}")
@@ -183,13 +192,11 @@ async def update_schedule(
     body: ScheduleUpdate,
     resources: ResourcesDep,
     caller: Caller,
-    response: Response,
     if_match: IfMatch = None,
 ) -> ScheduleRead:
     """Change the given keys; with If-Match only if nobody else has changed it since."""
     target = Target(agent_id, schedule_id=schedule_id)
-    updated = await service.update(resources, caller, target, body, version=_version(if_match))
-    return _tagged(response, updated)
+    return await service.update(resources, caller, target, body, version=_version(if_match))
 
 
 @router.delete("/{schedule_id}")
@@ -265,12 +272,7 @@ async def list_schedule_runs(
     """A schedule's runs, newest instant first."""
     found = await service.retrieve(session, resources, caller, Target(agent_id, schedule_id=schedule_id))
     wanted = RunFilter(schedule_id=found.id)
-    return await list_run_page(session, caller, wanted, limit=limit, cursor=cursor)
-
-
-def _tagged(response: Response, schedule: ScheduleRead) -> ScheduleRead:
-    response.headers["ETag"] = f'"{schedule.version}"'
-    return schedule
+    return await list_run_page(session, resources, caller, wanted, limit=limit, cursor=cursor)
 
 
 def _version(if_match: str | None) -> int | None:

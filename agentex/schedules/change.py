@@ -16,7 +16,7 @@ from agentex.ids import fire_id
 from agentex.runs.models import RunReason
 from agentex.schedules import revisions
 from agentex.schedules.models import Schedule, ScheduleCreate, ScheduleUpdate
-from agentex.schedules.reads import cadence_of, next_instants
+from agentex.schedules.reads import cadence_key_of, cadence_of, next_instants
 from agentex.schedules.settle import NewWindow, attach, detach, settle
 
 # A PATCH that sends null for these leaves them as they are (wire.md §3).
@@ -62,7 +62,7 @@ class Before:
     @classmethod
     def of(cls, schedule: Schedule) -> Before:
         """The schedule's as it stands."""
-        return cls(cadence_of(schedule).key, schedule.start_at, schedule.end_at, schedule.paused)
+        return cls(cadence_key_of(schedule), schedule.start_at, schedule.end_at, schedule.paused)
 
 
 def new_schedule(principal: Principal, agent: Agent, body: ScheduleCreate, now: datetime) -> Schedule:
@@ -151,8 +151,7 @@ async def move(change: Change, before: Before) -> None:
     as it was.
     """
     session, schedule = change.session, change.schedule
-    cadence = cadence_of(schedule)
-    moved = cadence.key != before.cadence_key
+    moved = cadence_key_of(schedule) != before.cadence_key
     window = NewWindow(schedule.start_at, schedule.end_at)
     window_moved = (before.start_at, before.end_at) != (window.start_at, window.end_at)
     with session.no_autoflush:
@@ -163,4 +162,4 @@ async def move(change: Change, before: Before) -> None:
         elif not before.paused and window_moved:
             change.now = await settle(session, [schedule.id], RunReason.DEFINITION_CHANGED, window=window)
         if not schedule.paused and (moved or window_moved or before.paused):
-            await attach(session, schedule.id, cadence, change.now)
+            await attach(session, schedule.id, cadence_of(schedule), change.now)

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import RowMapping
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.cadence.base import Cadence
-from agentex.cadence.registry import from_json
-from agentex.database import clock_now, rows
+from agentex.clocks.service import mark_broken, read_owed
+from agentex.database import after_commit, clock_now, rows
 from agentex.executors.base import Lane
 from agentex.ids import FIRE_ID_SQL, UUID7_SQL
 from agentex.runs.models import RunReason, RunStatus
 from agentex.runs.pages import PLACE_SQL
 from agentex.schedules.catch_up import LATE_SQL, MISSED_SQL
+from agentex.schedules.models import FinishesOn
 from agentex.settings import Settings
 from agentex.telemetry.metrics import INSTANTS_OPENED, OPEN_SECONDS, RUNS_ENDED
 
@@ -46,31 +47,58 @@ _REASON_SQL = (
 _STAGGER_SQL = """make_interval(secs => CASE WHEN coalesce((s.policies->>'stagger_seconds')::int, 0) > 0
     THEN (hashtext(s.id::text)::bigint + 2147483648) % (s.policies->>'stagger_seconds')::int ELSE 0 END)"""
 
+# Whether the schedule s, attached by sc, owes the instant i.
+_INSIDE_SQL = """sc.active_from < i.due_at
+        AND (s.start_at IS NULL OR i.due_at >= s.start_at) AND (s.end_at IS NULL OR i.due_at <= s.end_at)"""
+
 _OWED_SQL = f"""
     SELECT s.id AS schedule_id, s.account_id, s.agent_id, s.version, s.creator_principal, a.acp_type,
         i.clock_id, i.due_at, {FIRE_ID_SQL.format("i.due_at")} AS fire_id,
         i.due_at + {_STAGGER_SQL} AS start_at,
         s.skipped_action_times ? {FIRE_ID_SQL.format("i.due_at")} AS skipped_by_user,
-        coalesce((s.policies->'retries'->>'resend_unknown')::boolean, false) AS resend_unknown
+        coalesce((s.policies->'retries'->>'resend_unknown')::boolean, false) AS resend_unknown,
+        coalesce(s.policies->>'finishes_on' = '{FinishesOn.TASK}', false) AS finishes_on_task
     FROM unnest(CAST(:clock_ids AS uuid[]), CAST(:due_ats AS timestamptz[])) AS i (clock_id, due_at)
-    JOIN schedule_clocks sc ON sc.clock_id = i.clock_id AND sc.active_from < i.due_at {{attachments}}
+    JOIN schedule_clocks sc ON sc.clock_id = i.clock_id {{attachments}}
     JOIN agent_run_schedules s ON s.id = sc.schedule_id
     JOIN agents a ON a.id = s.agent_id
-    WHERE s.deleted_at IS NULL AND NOT s.paused AND a.deleted_at IS NULL
-        AND (s.start_at IS NULL OR i.due_at >= s.start_at) AND (s.end_at IS NULL OR i.due_at <= s.end_at)
+    WHERE s.deleted_at IS NULL AND NOT s.paused AND a.deleted_at IS NULL AND {_INSIDE_SQL}
         AND NOT EXISTS (
             SELECT 1 FROM runs r
             WHERE r.schedule_id = s.id AND r.fire_id = {FIRE_ID_SQL.format("i.due_at")})
 """
 
+# The newest instant of an `owed` row's clock, opened now or later, that its schedule owes and the user has
+# not skipped. Looked for backwards from the end, so that most schedules cost one look and not one for each
+# instant: an hour of seconds for 1,000 schedules is 3.6 million pairs, which took 23 s. Ordinality is what
+# Postgres knows to be sorted, and a subquery compared with NULL is what it makes no join of that would lose
+# the order.
+_NEWEST_SQL = f"""(
+    SELECT (
+        SELECT i.due_at FROM unnest(ahead.due_ats) WITH ORDINALITY AS i (due_at, place)
+        WHERE {_INSIDE_SQL} AND NOT s.skipped_action_times ? {FIRE_ID_SQL.format("i.due_at")}
+            AND (SELECT r.id FROM runs r
+                WHERE r.schedule_id = s.id AND r.fire_id = {FIRE_ID_SQL.format("i.due_at")}) IS NULL
+        ORDER BY i.place LIMIT 1)
+    FROM ahead
+    JOIN schedule_clocks sc ON sc.clock_id = ahead.clock_id AND sc.schedule_id = owed.schedule_id
+    JOIN agent_run_schedules s ON s.id = sc.schedule_id
+    WHERE ahead.clock_id = owed.clock_id)"""
+
 _OPEN_SQL = f"""
-    WITH found AS ({_OWED_SQL}), owed AS (
-        SELECT *, {LATE_SQL} AS late FROM found
+    WITH found AS ({_OWED_SQL}), ahead AS MATERIALIZED (
+        SELECT clock_id, array_agg(due_at ORDER BY due_at DESC) AS due_ats
+        FROM unnest(CAST(:clock_ids AS uuid[]) || CAST(:ahead_clock_ids AS uuid[]),
+            CAST(:due_ats AS timestamptz[]) || CAST(:ahead_due_ats AS timestamptz[])) AS i (clock_id, due_at)
+        GROUP BY clock_id
+    ), owed AS (
+        SELECT *, {LATE_SQL} AS late,
+            row_number() OVER (PARTITION BY schedule_id, clock_id ORDER BY due_at) AS nth
+        FROM found
     ), compared AS (
-        SELECT *,
-            bool_or(NOT late AND NOT skipped_by_user) OVER (PARTITION BY schedule_id) AS has_on_time,
-            max(due_at) FILTER (WHERE late AND NOT skipped_by_user) OVER (PARTITION BY schedule_id)
-                AS newest_late
+        -- Once for each schedule that has a late one: its oldest is late then.
+        SELECT *, max(CASE WHEN late AND nth = 1 THEN {_NEWEST_SQL} END) OVER (PARTITION BY schedule_id)
+            AS newest
         FROM owed
     ), decided AS (
         SELECT *, {_REASON_SQL} AS reason, row_number() OVER (ORDER BY due_at, schedule_id) AS place
@@ -80,14 +108,14 @@ _OPEN_SQL = f"""
     ), {PLACE_SQL.format(source="chosen")}, inserted AS (
         INSERT INTO runs (id, account_id, agent_id, schedule_id, schedule_version, fire_id, cause, due_at,
             batch_id, lane, page, status, reason, next_attempt_at, opened_at, finished_at, updated_at,
-            principal, resend_unknown)
+            principal, resend_unknown, finishes_on_task)
         SELECT {UUID7_SQL}, c.account_id, c.agent_id, c.schedule_id, c.version, c.fire_id,
             CASE WHEN c.late AND c.reason IS NULL THEN 'catch_up' ELSE 'cadence' END, c.due_at,
             CAST(:batch_id AS uuid), c.lane, c.page,
             CASE WHEN c.reason IS NULL THEN 'due' ELSE 'skipped' END, c.reason,
             CASE WHEN c.reason IS NULL THEN c.start_at END, :now,
             CASE WHEN c.reason IS NOT NULL THEN CAST(:now AS timestamptz) END, :now, c.creator_principal,
-            c.resend_unknown
+            c.resend_unknown, c.finishes_on_task
         FROM placed c
         ORDER BY c.schedule_id, c.fire_id
         ON CONFLICT (schedule_id, fire_id) DO NOTHING
@@ -122,14 +150,28 @@ class Opened:
     more: bool
 
 
-@dataclass(frozen=True)
-class _Backlog:
-    """The instants of some clocks to open now, and where each clock stands afterwards."""
+@dataclass
+class _Instants:
+    """Instants with their clocks, side by side as `unnest` takes them."""
 
-    clock_ids: list[UUID]
-    due_ats: list[datetime]
-    next_due_ats: dict[UUID, datetime | None]
-    more: bool
+    clock_ids: list[UUID] = field(default_factory=list[UUID])
+    due_ats: list[datetime] = field(default_factory=list[datetime])
+
+    def add(self, clock_id: UUID, due_ats: list[datetime]) -> None:
+        self.clock_ids += [clock_id] * len(due_ats)
+        self.due_ats += due_ats
+
+
+@dataclass
+class _Backlog:
+    """The instants of some clocks to open now and those of later rounds; where each clock stands then."""
+
+    now: _Instants = field(default_factory=_Instants)
+    # Only where one of `now` may be the newest: what comes after it decides whether it runs.
+    ahead: _Instants = field(default_factory=_Instants)
+    next_due_ats: dict[UUID, datetime | None] = field(default_factory=dict[UUID, "datetime | None"])
+    broken: list[UUID] = field(default_factory=list[UUID])
+    more: bool = False
 
 
 async def open_due(
@@ -148,7 +190,7 @@ async def open_due(
     if not locked:
         return Opened(batch_id, {}, {}, more=False)
     with OPEN_SECONDS.time():
-        backlog = _backlog(locked, now, settings)
+        backlog = _backlog(session, settings, locked, now=now, by=by)
         return await _open(session, settings, batch_id, backlog, now=now, by=by)
 
 
@@ -167,24 +209,27 @@ async def open_missed_by_attach(
     if not attachments:
         return Opened(batch_id, {}, {}, more=False)
     schedule_ids = [row["schedule_id"] for row in attachments]
-    clock_ids: list[UUID] = []
-    due_ats: list[datetime] = []
+    backlog = _Backlog(more=len(locked) == CLOCKS_PER_ROUND)
     for clock_id, clock in locked.items():
         first = min((row["active_from"] for row in attachments if row["clock_id"] == clock_id), default=now)
         until = min(now, (clock["next_due_at"] or now) - timedelta(microseconds=1))
-        instants = _cadence(clock).between(first, until, limit=ROWS_PER_ROUND)
-        clock_ids += [clock_id] * len(instants)
-        due_ats += instants
-    backlog = _Backlog(clock_ids, due_ats, {}, more=len(locked) == CLOCKS_PER_ROUND)
+        owed = read_owed(session, clock, first, until, limit=ROWS_PER_ROUND, by=by)
+        if owed is None:
+            backlog.broken.append(clock_id)
+        else:
+            backlog.now.add(clock_id, owed.instants)
     opened = await _open(session, settings, batch_id, backlog, now=now, by=by, schedule_ids=schedule_ids)
     await rows(
         session,
         """
         UPDATE schedule_clocks SET checked_at = :now
-        WHERE checked_at IS NULL AND clock_id = ANY(CAST(:ids AS uuid[]))
-            AND schedule_id = ANY(CAST(:schedule_ids AS uuid[]))
+        WHERE (schedule_id, clock_id) IN (
+            SELECT schedule_id, clock_id FROM schedule_clocks
+            WHERE checked_at IS NULL AND clock_id = ANY(CAST(:ids AS uuid[]))
+                AND schedule_id = ANY(CAST(:schedule_ids AS uuid[]))
+            ORDER BY schedule_id, clock_id FOR NO KEY UPDATE)
         """,
-        ids=list(locked),
+        ids=[clock_id for clock_id in locked if clock_id not in backlog.broken],
         schedule_ids=schedule_ids,
         now=now,
     )
@@ -195,7 +240,10 @@ async def is_owed(session: AsyncSession, until: datetime) -> bool:
     """Whether a clock has an instant up to this one that is not opened."""
     found = await rows(
         session,
-        "SELECT 1 FROM clocks WHERE retired_at IS NULL AND next_due_at <= :until LIMIT 1",
+        """
+        SELECT 1 FROM clocks
+        WHERE retired_at IS NULL AND broken_at IS NULL AND next_due_at <= :until LIMIT 1
+        """,
         until=until,
     )
     return bool(found)
@@ -211,14 +259,18 @@ async def _open(
     by: str,
     schedule_ids: Sequence[UUID] | None = None,
 ) -> Opened:
-    if not backlog.due_ats:
+    if backlog.broken:
+        await mark_broken(session, backlog.broken)
+    if not backlog.now.due_ats:
         await _move_clocks(session, backlog.next_due_ats)
         return Opened(batch_id, {}, {}, more=backlog.more)
     found = await rows(
         session,
         _OPEN_SQL.replace("{attachments}", "" if schedule_ids is None else _OF_SCHEDULES_SQL),
-        clock_ids=backlog.clock_ids,
-        due_ats=backlog.due_ats,
+        clock_ids=backlog.now.clock_ids,
+        due_ats=backlog.now.due_ats,
+        ahead_clock_ids=backlog.ahead.clock_ids,
+        ahead_due_ats=backlog.ahead.due_ats,
         batch_id=batch_id,
         now=now,
         limit=ROWS_PER_ROUND,
@@ -232,9 +284,10 @@ async def _open(
     await _move_clocks(session, backlog.next_due_ats | left_over)
     opened: dict[str, int] = json.loads(found[0]["opened"])
     for outcome, count in opened.items():
-        INSTANTS_OPENED.labels(by=by, outcome=outcome).inc(count)
+        after_commit(session, partial(INSTANTS_OPENED.labels(by=by, outcome=outcome).inc, count))
         if outcome != RunStatus.DUE:
-            RUNS_ENDED.labels(status=RunStatus.SKIPPED, reason=outcome).inc(count)
+            ended = RUNS_ENDED.labels(status=RunStatus.SKIPPED, reason=outcome)
+            after_commit(session, partial(ended.inc, count))
     lanes = {Lane(lane): count for lane, count in json.loads(found[0]["lanes"]).items()}
     return Opened(batch_id, lanes, opened, more=backlog.more or bool(left_over))
 
@@ -243,14 +296,14 @@ _LOCK_CLOCKS_SQL = f"""
     SELECT c.id, c.cadence::text AS cadence, c.next_due_at,
         (SELECT count(*) FROM schedule_clocks sc WHERE sc.clock_id = c.id) AS attached
     FROM clocks c
-    WHERE c.retired_at IS NULL AND c.next_due_at <= :before
+    WHERE c.retired_at IS NULL AND c.broken_at IS NULL AND c.next_due_at <= :before
     ORDER BY c.next_due_at, c.id LIMIT {CLOCKS_PER_ROUND}
     FOR NO KEY UPDATE SKIP LOCKED
 """
 
 _LOCK_UNCHECKED_SQL = f"""
     SELECT c.id, c.cadence::text AS cadence, c.next_due_at FROM clocks c
-    WHERE EXISTS (
+    WHERE c.broken_at IS NULL AND EXISTS (
         SELECT 1 FROM schedule_clocks sc
         WHERE sc.clock_id = c.id AND sc.checked_at IS NULL AND sc.active_from < clock_timestamp())
     ORDER BY c.id LIMIT {CLOCKS_PER_ROUND}
@@ -277,41 +330,41 @@ async def _find_batch(session: AsyncSession, batch_id: UUID) -> Opened | None:
     return Opened(batch_id, lanes, {}, more=True)
 
 
-def _backlog(clocks: Sequence[RowMapping], now: datetime, settings: Settings) -> _Backlog:
+def _backlog(
+    session: AsyncSession, settings: Settings, clocks: Sequence[RowMapping], *, now: datetime, by: str
+) -> _Backlog:
     """The instants to open now: at most about ROWS_PER_ROUND rows, oldest clocks first.
 
-    The instants of the last hour are decided together, since only the newest of them may run; those before
-    it are missed whatever comes after them, so a long backlog is taken in pieces.
+    A long backlog is taken in pieces. What the pieces to come have is looked at, not opened, where it decides
+    which of this piece runs; an instant too old to run is missed whatever comes after it.
     """
     recent_from = now - timedelta(seconds=settings.catch_up_within_seconds)
-    clock_ids: list[UUID] = []
-    due_ats: list[datetime] = []
-    next_due_ats: dict[UUID, datetime | None] = {}
-    budget, more = ROWS_PER_ROUND, len(clocks) == CLOCKS_PER_ROUND
+    backlog = _Backlog(more=len(clocks) == CLOCKS_PER_ROUND)
+    budget = ROWS_PER_ROUND
     for clock in clocks:
         if budget <= 0:
-            more = True
+            backlog.more = True
             break
-        cadence, attached = _cadence(clock), max(clock["attached"], 1)
+        attached = max(clock["attached"], 1)
         limit = max(budget // attached, 1)
-        instants = cadence.between(clock["next_due_at"], recent_from, limit=limit)
-        if len(instants) < limit:
-            instants = cadence.between(clock["next_due_at"], now, limit=len(instants) + MAX_RECENT)
-        else:
-            more = True
-        next_due_ats[clock["id"]] = cadence.next_after(instants[-1] if instants else now)
-        clock_ids += [clock["id"]] * len(instants)
-        due_ats += instants
-        budget -= len(instants) * attached
-    return _Backlog(clock_ids, due_ats, next_due_ats, more)
+        owed = read_owed(session, clock, clock["next_due_at"], now, limit=limit, by=by)
+        if owed is None:
+            backlog.broken.append(clock["id"])
+            continue
+        following = owed.next_due_at
+        if following is not None and following <= now:
+            backlog.more = True
+            if owed.instants[-1] > recent_from:
+                ahead = read_owed(session, clock, following, now, limit=MAX_RECENT, by=by)
+                backlog.ahead.add(clock["id"], ahead.instants if ahead else [])
+        backlog.next_due_ats[clock["id"]] = following
+        backlog.now.add(clock["id"], owed.instants)
+        budget -= len(owed.instants) * attached
+    return backlog
 
 
 # An hour of seconds is the most that can be recent (with the default), and 1 s the shortest interval.
 MAX_RECENT = 100_000
-
-
-def _cadence(clock: RowMapping) -> Cadence:
-    return from_json(json.loads(clock["cadence"]))
 
 
 async def _move_clocks(session: AsyncSession, next_due_ats: dict[UUID, datetime | None]) -> None:
@@ -320,7 +373,11 @@ async def _move_clocks(session: AsyncSession, next_due_ats: dict[UUID, datetime 
         session,
         """
         UPDATE clocks c SET next_due_at = m.next_due_at
-        FROM unnest(CAST(:ids AS uuid[]), CAST(:next_due_ats AS timestamptz[])) AS m (id, next_due_at)
+        FROM (
+            SELECT c.id, m.next_due_at
+            FROM unnest(CAST(:ids AS uuid[]), CAST(:next_due_ats AS timestamptz[])) AS m (id, next_due_at)
+            JOIN clocks c ON c.id = m.id
+            ORDER BY c.id FOR NO KEY UPDATE OF c) m
         WHERE c.id = m.id
         """,
         **moves,

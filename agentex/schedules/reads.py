@@ -15,6 +15,7 @@ from agentex.agents.models import AcpType, Agent
 from agentex.auth.principal import Principal
 from agentex.cadence.base import Cadence
 from agentex.cadence.registry import parse
+from agentex.clocks.service import CADENCE_ERRORS
 from agentex.ids import fire_id
 from agentex.pagination import decode_cursor, encode_cursor
 from agentex.schedules.models import (
@@ -45,6 +46,14 @@ def cadence_of(schedule: Schedule) -> Cadence:
         interval_seconds=schedule.interval_seconds,
         timezone=schedule.timezone,
     )
+
+
+def cadence_key_of(schedule: Schedule) -> str:
+    """The cadence's key; for one that cannot be read any more, what it was written as, which no clock has."""
+    try:
+        return cadence_of(schedule).key
+    except CADENCE_ERRORS:
+        return f"unreadable {schedule.cron_expression} {schedule.interval_seconds} {schedule.timezone}"
 
 
 def next_instants(
@@ -114,6 +123,14 @@ class _Ahead:
     live: Live | None
 
 
+def _coming(schedule: Schedule, after: datetime) -> list[datetime]:
+    """The next instants; none that could be told of where the cadence cannot be read (its clock says so)."""
+    try:
+        return next_instants(schedule, after)
+    except CADENCE_ERRORS:
+        return []
+
+
 def _to_read(
     schedule: Schedule, acp_type: AcpType, totals: ScheduleTotals | None, ahead: _Ahead
 ) -> ScheduleRead:
@@ -131,7 +148,7 @@ def _to_read(
         creator_principal=Principal.model_validate(schedule.creator_principal),
         policies=Policies.model_validate(schedule.policies),
         state=ScheduleState.PAUSED if schedule.paused else ScheduleState.ACTIVE,
-        next_action_times=next_instants(schedule, ahead.after) if shown else [],
+        next_action_times=_coming(schedule, ahead.after) if shown else [],
         live_data_available=ahead.live.available if ahead.live else None,
         skipped_action_times=[instant for instant in skipped if instant > ahead.after],
         last_action_time=totals.last_due_at if totals else None,

@@ -14,11 +14,13 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from agentex.agents import service as agents
-from agentex.agents.models import Agent, Deleted
-from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require
+from agentex.agents.models import Deleted
+from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require, type_ref
 from agentex.auth.principal import Principal
+from agentex.cadence.interval import IntervalCadence
 from agentex.clocks.service import OwnClock
 from agentex.clocks.temporal import ensure_quietly
 from agentex.database import clock_now, violates
@@ -39,6 +41,7 @@ from agentex.schedules.change import (
     require_instants,
 )
 from agentex.schedules.models import (
+    FinishesOn,
     Policies,
     Schedule,
     ScheduleClock,
@@ -72,11 +75,14 @@ async def create(
     resources: Resources, principal: Principal, agent_id: str, body: ScheduleCreate, repeat: Repeat
 ) -> ScheduleRead:
     """Make a schedule and, unless it is paused, attach it to its clock."""
+    async with resources.db.read() as session:
+        agent = await agents.get(session, resources.authz, principal, agent_id)
+        # Making a schedule is gated on the agent (wire.md §4): it spends in the agent's name.
+        await require(resources.authz, session, principal, Operation.UPDATE, agents.agent_ref(agent))
 
     async def write() -> tuple[ScheduleRead, OwnClock | None]:
         async with resources.db.begin() as session:
-            agent = await agents.get(session, resources.authz, principal, agent_id, hold=True)
-            await _require_agent_update(resources, session, principal, agent)
+            agent = await agents.find(session, principal, agent_id, hold=True)
             answer = await find_answer(session, repeat)
             if answer is not None:
                 return ScheduleRead.model_validate(answer), None
@@ -119,6 +125,8 @@ async def list_page(
 ) -> ScheduleList:
     """An agent's schedules; next_action_times only with include_live."""
     agent = await agents.get(session, resources.authz, principal, agent_id)
+    any_schedule = type_ref(ResourceType.SCHEDULE, principal)
+    await require(resources.authz, session, principal, Operation.READ, any_schedule)
     shown = live(resources) if include_live else None
     return await read_page(session, agent.id, limit=limit, cursor=cursor, live=shown)
 
@@ -211,20 +219,27 @@ async def trigger(
 
     The caller's idempotency key makes the run unique; a client's silent repeat finds the run it made.
     """
-    async with resources.db.begin() as session:
-        schedule = await _find(session, resources, principal, target, Operation.EXECUTE)
-        answer = await find_answer(session, repeat)
-        new_run = None
-        if answer is None:
-            new_run = _manual_run(schedule, repeat)
-            run_id = await insert_manual(session, new_run)
-            await remember(session, repeat, {"run_id": str(run_id)})
-        else:
-            run_id = UUID(answer["run_id"])
-        read = await read_one(session, schedule.id, datetime.now(UTC), live(resources))
-    if new_run is not None and new_run.id == run_id and resources.hooks.run_opened is not None:
-        resources.hooks.run_opened(run_id)
-    return ScheduleTriggered(**read.model_dump(), run_id=run_id)
+    found = await _allowed(resources, principal, target, Operation.EXECUTE)
+
+    async def write() -> tuple[ScheduleTriggered, bool]:
+        async with resources.db.begin() as session:
+            schedule = await _again(session, principal, found)
+            answer = await find_answer(session, repeat)
+            new_run = None
+            if answer is None:
+                new_run = _manual_run(schedule, repeat)
+                run_id = await insert_manual(session, new_run)
+                await remember(session, repeat, {"run_id": str(run_id)})
+            else:
+                run_id = UUID(answer["run_id"])
+            read = await read_one(session, schedule.id, datetime.now(UTC), live(resources))
+        is_new = new_run is not None and new_run.id == run_id
+        return ScheduleTriggered(**read.model_dump(), run_id=run_id), is_new
+
+    triggered, is_new = await resources.db.retry_deadlock(write)
+    if is_new and resources.hooks.run_opened is not None:
+        resources.hooks.run_opened(triggered.run_id)
+    return triggered
 
 
 async def pause_for_deleted_agent(session: AsyncSession, principal: Principal, agent_id: UUID) -> None:
@@ -267,10 +282,11 @@ async def _change(
     apply: Callable[[Change], Awaitable[None]],
 ) -> ScheduleRead:
     """Lock the schedule, apply a change, read it back; once more when it lost a deadlock."""
+    found = await _allowed(resources, principal, target, operation)
 
     async def write() -> tuple[ScheduleRead, OwnClock | None]:
         async with resources.db.begin() as session:
-            schedule = await _find(session, resources, principal, target, operation, lock=True)
+            schedule = await _again(session, principal, found, lock=True)
             change = Change(session, schedule, principal, await clock_now(session))
             await apply(change)
             await session.flush()
@@ -298,36 +314,27 @@ async def _set_paused(
     return await _change(resources, principal, target, Operation.UPDATE, apply)
 
 
-async def _require_agent_update(
-    resources: Resources, session: AsyncSession, principal: Principal, agent: Agent
-) -> None:
-    # Making a schedule is gated on the agent (wire.md §4): it spends in the agent's name.
-    reference = ResourceRef(ResourceType.AGENT, str(agent.id), agent.account_id, agent.owner)
-    await require(resources.authz, session, principal, Operation.UPDATE, reference)
+async def _allowed(
+    resources: Resources, principal: Principal, target: Target, operation: Operation
+) -> Schedule:
+    """The schedule that the caller may do that to, asked before a transaction is open."""
+    async with resources.db.read() as session:
+        return await _find(session, resources, principal, target, operation)
 
 
 async def _find(
-    session: AsyncSession,
-    resources: Resources,
-    principal: Principal,
-    target: Target,
-    operation: Operation,
-    *,
-    lock: bool = False,
+    session: AsyncSession, resources: Resources, principal: Principal, target: Target, operation: Operation
 ) -> Schedule:
-    """The schedule that the caller may do that to; it and its agent are held if it is to be changed.
+    """The schedule that the caller may do that to.
 
     NotFound also for another agent's schedule, and for one that the caller may not even read.
     """
-    agent = await agents.get(session, resources.authz, principal, target.agent_id, hold=lock)
-    statement = select(Schedule).where(col(Schedule.agent_id) == agent.id, col(Schedule.deleted_at).is_(None))
+    agent = await agents.get(session, resources.authz, principal, target.agent_id)
+    statement = _of_agent(agent.id)
     if target.schedule_id is not None:
         statement = statement.where(col(Schedule.id) == parse_id(target.schedule_id, "run schedule"))
     else:
         statement = statement.where(col(Schedule.name) == target.name)
-    if lock:
-        # FOR NO KEY UPDATE: an attach of its own needs the key.
-        statement = statement.with_for_update(key_share=True)
     found = (await session.exec(statement)).one_or_none()
     absent = NotFound(f"run schedule {target.schedule_id or target.name!r} of agent {agent.id} not found")
     if found is None:
@@ -338,6 +345,28 @@ async def _find(
         # In the same words, so that one cannot tell what is there but hidden.
         raise absent from None
     return found
+
+
+async def _again(
+    session: AsyncSession, principal: Principal, found: Schedule, *, lock: bool = False
+) -> Schedule:
+    """The schedule that was found and allowed, inside the write; it and its agent are held to be changed.
+
+    NotFound when it or its agent was deleted in between.
+    """
+    await agents.find(session, principal, found.agent_id, hold=lock)
+    statement = _of_agent(found.agent_id).where(col(Schedule.id) == found.id)
+    if lock:
+        # FOR NO KEY UPDATE: an attach of its own needs the key.
+        statement = statement.with_for_update(key_share=True)
+    schedule = (await session.exec(statement)).one_or_none()
+    if schedule is None:
+        raise NotFound(f"run schedule {found.name!r} of agent {found.agent_id} not found")
+    return schedule
+
+
+def _of_agent(agent_id: UUID) -> SelectOfScalar[Schedule]:
+    return select(Schedule).where(col(Schedule.agent_id) == agent_id, col(Schedule.deleted_at).is_(None))
 
 
 async def _flush(session: AsyncSession, schedule: Schedule) -> None:
@@ -359,7 +388,7 @@ async def _attached(session: AsyncSession, schedule_id: UUID) -> UUID | None:
 def _own_clock(schedule: Schedule, clock_id: UUID | None) -> OwnClock | None:
     """The clock that Temporal must ring for this schedule alone; whole minutes share one that is there."""
     seconds = schedule.interval_seconds
-    if clock_id is None or seconds is None or cadence_of(schedule).whole_minutes:
+    if clock_id is None or seconds is None or IntervalCadence.parse(seconds).whole_minutes:
         return None
     return OwnClock(clock_id, seconds)
 
@@ -371,6 +400,7 @@ def _ring(resources: Resources, own: OwnClock | None) -> None:
 
 def _manual_run(schedule: Schedule, repeat: Repeat) -> NewRun:
     run_id = new_id()
+    policies = Policies.model_validate(schedule.policies)
     return NewRun(
         id=run_id,
         account_id=schedule.account_id,
@@ -379,5 +409,6 @@ def _manual_run(schedule: Schedule, repeat: Repeat) -> NewRun:
         schedule_version=schedule.version,
         fire_id=key_fire_id(repeat.key) if repeat.key else run_fire_id(run_id),
         principal=schedule.creator_principal,
-        resend_unknown=Policies.model_validate(schedule.policies).retries.resend_unknown,
+        resend_unknown=policies.retries.resend_unknown,
+        finishes_on_task=policies.finishes_on is FinishesOn.TASK,
     )

@@ -7,7 +7,6 @@ else this would deadlock with open_due or wait for a stampede.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,9 +15,9 @@ from uuid import UUID
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.cadence.base import Cadence
-from agentex.cadence.registry import from_json
 from agentex.clocks.service import attach as attach_clock
-from agentex.database import clock_now, rows
+from agentex.clocks.service import read_owed
+from agentex.database import after_commit, clock_now, rows
 from agentex.ids import FIRE_ID_SQL, UUID7_SQL
 from agentex.runs.models import RunReason, RunStatus
 from agentex.telemetry.metrics import INSTANTS_OPENED, RUNS_ENDED
@@ -58,7 +57,11 @@ async def detach(session: AsyncSession, schedule_ids: Sequence[UUID]) -> None:
     """Take schedules off their clocks; settle first."""
     await rows(
         session,
-        "DELETE FROM schedule_clocks WHERE schedule_id = ANY(CAST(:ids AS uuid[]))",
+        """
+        DELETE FROM schedule_clocks WHERE (schedule_id, clock_id) IN (
+            SELECT schedule_id, clock_id FROM schedule_clocks WHERE schedule_id = ANY(CAST(:ids AS uuid[]))
+            ORDER BY schedule_id, clock_id FOR UPDATE)
+        """,
         ids=list(schedule_ids),
     )
 
@@ -87,6 +90,7 @@ async def settle(
 ) -> datetime:
     """Give every owed instant without a row its skipped row; returns the moment up to which that is done.
 
+    Nobody can tell what a clock owes whose cadence cannot be read: it is passed over, and the log says so.
     Call it before the schedule's row is written: it reads what was owed until now.
     """
     now = await clock_now(session)
@@ -103,23 +107,26 @@ async def settle(
     )
     at_once = max(ROWS_AT_ONCE // max(len(schedule_ids), 1), 1)
     for clock in clocks:
-        cadence, first = from_json(json.loads(clock["cadence"])), clock["first"]
+        first = clock["first"]
         while first is not None and first <= now:
-            instants = cadence.between(first, now, limit=at_once)
+            owed = read_owed(session, clock, first, now, limit=at_once, by="settle")
+            if owed is None:
+                break
             inserted = await rows(
                 session,
                 _SETTLE_SQL + (_OUTSIDE_SQL if window else "") + _ON_CONFLICT_SQL,
                 ids=list(schedule_ids),
                 clock_id=clock["id"],
-                due_ats=instants,
+                due_ats=owed.instants,
                 reason=reason,
                 now=now,
                 **({"new_start": window.start_at, "new_end": window.end_at} if window else {}),
             )
             for row in inserted:
-                INSTANTS_OPENED.labels(by="settle", outcome=row["reason"]).inc()
-                RUNS_ENDED.labels(status=RunStatus.SKIPPED, reason=row["reason"]).inc()
-            first = cadence.next_after(instants[-1]) if instants else None
+                after_commit(session, INSTANTS_OPENED.labels(by="settle", outcome=row["reason"]).inc)
+                ended = RUNS_ENDED.labels(status=RunStatus.SKIPPED, reason=row["reason"])
+                after_commit(session, ended.inc)
+            first = owed.next_due_at
     return now
 
 

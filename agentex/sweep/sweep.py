@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from time import monotonic
+from time import time as wall_seconds
 from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
@@ -26,8 +27,10 @@ from agentex.ids import new_id
 from agentex.resources import Resources
 from agentex.runs.claims import settle_expired
 from agentex.runs.pages import PageRef, put_into_pages, start_page
+from agentex.runs.stop import stop_at_agent
 from agentex.schedules.open import Opened, open_due, open_missed_by_attach
 from agentex.schedules.settle import detach_ended
+from agentex.sweep.answering import Answering
 from agentex.telemetry.metrics import (
     SWEEP_FAILURES,
     SWEEP_LAST_ENDED_TIMESTAMP_SECONDS,
@@ -46,8 +49,31 @@ LOCK_IDLE_SECONDS = 30.0
 # A minute's tick this late says that its Temporal Schedule may be gone.
 TICK_OVERDUE_SECONDS = 5.0
 RELAUNCH_AT_ONCE = 2_000
+# Agents that are told of a cancel side by side; one that hangs keeps its place until it times out.
+STOP_AT_ONCE = 20
+# After an outage or a stop, live launches renew their claims before anybody calls those expired.
+RENEWALS_AWAITED = 2
 # What nobody waits for; looking at 100,000 schedules for an ended window takes 50 ms.
 TIDY_INTERVAL_SECONDS = 60.0
+
+# By next_attempt_at and by cancel_requested_at: partial indexes that hold nothing of what runs for days.
+STUCK_SQL = """
+    SELECT id FROM runs
+    WHERE finished_at IS NULL AND status = 'due'
+        AND next_attempt_at < statement_timestamp() - make_interval(secs => :stuck)
+        AND updated_at < statement_timestamp() - make_interval(secs => :stuck)
+    ORDER BY next_attempt_at LIMIT :limit
+"""
+# Noted as looked at, so that those that cannot be stopped do not stand before the others for ever.
+UNSTOPPED_SQL = """
+    UPDATE runs SET updated_at = clock_timestamp() WHERE id = ANY(ARRAY(
+        SELECT id FROM runs
+        WHERE finished_at IS NULL AND cancel_requested_at IS NOT NULL AND claimed_by IS NULL
+            AND status IN ('running', 'waiting_for_input')
+            AND updated_at < statement_timestamp() - make_interval(secs => :stuck)
+        ORDER BY updated_at, id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED))
+    RETURNING id
+"""
 
 
 class Sweep:
@@ -58,34 +84,53 @@ class Sweep:
         self._lock = SessionLock(resources.settings, SWEEP_LOCK, idle_seconds=LOCK_IDLE_SECONDS)
         self._synced_at = float("-inf")
         self._tidied_at = float("-inf")
+        self._grace_seconds = RENEWALS_AWAITED * resources.settings.claim_renew_seconds
+        self._answering = Answering(resources.settings.sweep_interval_seconds + self._grace_seconds)
+        self._stopping: set[UUID] = set()
         self.ended = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sweep now and every AGENTEX_SWEEP_INTERVAL_SECONDS; a fault ends one sweep, never the loop."""
         while not stop.is_set():
-            try:
-                if await self._lock.take():
-                    await self._sweep()
-                    SWEEP_LAST_ENDED_TIMESTAMP_SECONDS.set(time.time())
-                self.ended.set()
-            except DATABASE_ERRORS as error:
-                SWEEP_FAILURES.labels(error=type(error).__name__).inc()
-                if not is_unavailable(error) and isinstance(error, DBAPIError):
-                    log.exception("a sweep failed", extra={"action": "sweep"})
-                else:
-                    log.warning("a sweep waits for Postgres", extra={"action": "sweep", "error": str(error)})
-                await self._lock.drop()
-            except Exception:
-                UNEXPECTED_ERRORS.labels(where="sweep").inc()
-                log.exception("a sweep failed", extra={"action": "sweep"})
+            await self.sweep_once()
             await _wait(stop, self._resources.settings.sweep_interval_seconds)
+        await self.close()
+
+    async def close(self) -> None:
+        """Let another process sweep."""
         await self._lock.drop()
 
+    async def sweep_once(self) -> None:
+        """Sweep if no other process does; what goes wrong is logged and counted."""
+        self._answering.begin(wall_seconds())
+        try:
+            if await self._lock.take():
+                await self._sweep()
+                SWEEP_LAST_ENDED_TIMESTAMP_SECONDS.set_to_current_time()
+            self.ended.set()
+        except DATABASE_ERRORS as error:
+            if is_unavailable(error):
+                self._answering.fail()
+            SWEEP_FAILURES.labels(error=type(error).__name__).inc()
+            if not is_unavailable(error) and isinstance(error, DBAPIError):
+                log.exception("a sweep failed", extra={"action": "sweep"})
+            else:
+                log.warning("a sweep waits for Postgres", extra={"action": "sweep", "error": str(error)})
+            await self._lock.drop()
+        except Exception:
+            UNEXPECTED_ERRORS.labels(where="sweep").inc()
+            log.exception("a sweep failed", extra={"action": "sweep"})
+        self._answering.end(wall_seconds())
+
     async def _sweep(self) -> None:
+        # First, while it is certain that this process has not been stopped since the last round.
+        await self._settle_expired()
         healthy = await self._resources.temporal.probe()
         await self._open_overdue(healthy)
         await self._open_after_attach(healthy)
-        await self._settle_runs(healthy)
+        await self._stop_canceled()
+        if healthy:
+            await self._relaunch_stuck()
         await self._tidy()
         if healthy:
             await self._sync_temporal()
@@ -125,22 +170,47 @@ class Sweep:
             more = opened.more
         return count
 
-    async def _settle_runs(self, healthy: bool) -> None:
-        """Settle expired claims; give runs that nobody works at new pages, when Temporal can start them."""
-        async with self._resources.db.begin() as session:
-            await settle_expired(session)
-        if not healthy:
+    async def _settle_expired(self) -> None:
+        """Settle expired claims, when whoever is alive has certainly had the time to renew them."""
+        answering = self._answering.seconds(wall_seconds())
+        if answering is None or answering < self._grace_seconds:
             return
+        async with self._resources.db.begin() as session:
+            await settle_expired(session, expired_seconds=self._grace_seconds)
+
+    async def _stop_canceled(self) -> None:
+        """Carry out cancels whose worker died between recording its run and telling the agent.
+
+        In the background: an agent that hangs must not hold up the sweep.
+        """
+        async with self._resources.db.begin() as session:
+            found = await rows(
+                session,
+                UNSTOPPED_SQL,
+                stuck=self._resources.settings.stuck_after_seconds,
+                limit=STOP_AT_ONCE - len(self._stopping),
+            )
+        for row in found:
+            self._stopping.add(row["id"])
+            self._resources.in_background(self._stop(row["id"]))
+
+    async def _stop(self, run_id: UUID) -> None:
+        try:
+            await stop_at_agent(self._resources, run_id)
+            SWEEP_REPAIRED.labels(kind="run_stopped").inc()
+        except Exception:
+            # Nobody awaits this; a later sweep finds the run again.
+            UNEXPECTED_ERRORS.labels(where="sweep.stop").inc()
+            log.exception("a run could not be stopped", extra={"action": "sweep.stop", "run_id": str(run_id)})
+        finally:
+            self._stopping.discard(run_id)
+
+    async def _relaunch_stuck(self) -> None:
+        """Give runs that nobody works at new pages."""
         async with self._resources.db.begin() as session:
             stuck = await rows(
                 session,
-                """
-                SELECT id FROM runs
-                WHERE finished_at IS NULL AND status = 'due'
-                    AND greatest(next_attempt_at, updated_at)
-                        < clock_timestamp() - make_interval(secs => :stuck)
-                ORDER BY next_attempt_at LIMIT :limit
-                """,
+                STUCK_SQL,
                 stuck=self._resources.settings.stuck_after_seconds,
                 limit=RELAUNCH_AT_ONCE,
             )
@@ -158,20 +228,22 @@ class Sweep:
             log.warning("pages wait for Temporal", extra={"action": "sweep.start", "error": str(error)})
 
     async def _tidy(self) -> None:
-        if time.monotonic() - self._tidied_at < TIDY_INTERVAL_SECONDS:
+        if monotonic() - self._tidied_at < TIDY_INTERVAL_SECONDS:
             return
         async with self._resources.db.begin() as session:
             await detach_ended(session)
             retired = await clocks.retire_unused(session, self._resources.settings)
+            mended = await clocks.look_again(session)
         SWEEP_REPAIRED.labels(kind="clock_retired").inc(retired)
+        SWEEP_REPAIRED.labels(kind="clock_mended").inc(mended)
         async with self._resources.db.begin() as session:
             await forget_old(session)
-        self._tidied_at = time.monotonic()
+        self._tidied_at = monotonic()
 
     async def _sync_temporal(self) -> None:
         """Compare Temporal's Schedules with the clocks: every 20 s, and at once when a tick is overdue."""
         interval = self._resources.settings.sweep_temporal_interval_seconds
-        if time.monotonic() - self._synced_at < interval and not await self._tick_is_overdue():
+        if monotonic() - self._synced_at < interval and not await self._tick_is_overdue():
             return
         temporal, settings = self._resources.temporal, self._resources.settings
         try:
@@ -183,7 +255,7 @@ class Sweep:
             TEMPORAL_ERRORS.labels(call="sync_schedules").inc()
             log.warning("schedules wait for Temporal", extra={"action": "sweep.sync", "error": str(error)})
             return
-        self._synced_at = time.monotonic()
+        self._synced_at = monotonic()
         SWEEP_REPAIRED.labels(kind="temporal_schedule_created").inc(synced.created)
         SWEEP_REPAIRED.labels(kind="temporal_schedule_deleted").inc(synced.deleted)
         async with self._resources.db.begin() as session:
@@ -194,8 +266,8 @@ class Sweep:
             found = await rows(
                 session,
                 """
-                SELECT 1 FROM clocks WHERE retired_at IS NULL
-                    AND next_due_at < clock_timestamp() - make_interval(secs => :overdue) LIMIT 1
+                SELECT 1 FROM clocks WHERE retired_at IS NULL AND broken_at IS NULL
+                    AND next_due_at < statement_timestamp() - make_interval(secs => :overdue) LIMIT 1
                 """,
                 overdue=TICK_OVERDUE_SECONDS,
             )

@@ -22,6 +22,7 @@ _ALL_STATUSES = frozenset(TaskStatus)
 @router.get("")
 async def list_tasks(
     session: ReadSession,
+    resources: ResourcesDep,
     caller: Caller,
     agent_id: UUID | None = None,
     agent_name: str | None = None,
@@ -31,7 +32,9 @@ async def list_tasks(
 ) -> list[TaskListed]:
     """Tasks, newest first, without their params."""
     wanted = service.TaskFilter(agent_id, agent_name, _statuses(status))
-    found = await service.list_page(session, caller, wanted, limit=limit, page_number=page_number)
+    found = await service.list_page(
+        session, resources.authz, caller, wanted, limit=limit, page_number=page_number
+    )
     return [TaskListed.model_validate(task) for task in found]
 
 
@@ -81,8 +84,7 @@ async def _close(
     resources: Resources, caller: Principal, task_id: str, status: TaskStatus, body: TaskClose | None
 ) -> TaskRead:
     reason = body.reason if body else None
-    async with resources.db.begin() as session:
-        task = await service.close_by(session, resources, caller, task_id, status=status, reason=reason)
+    task = await service.close_by(resources, caller, task_id, status=status, reason=reason)
     return TaskRead.model_validate(task)
 
 

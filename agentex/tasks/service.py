@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from agentex.agents.models import Agent, AgentRead
-from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require
+from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require, type_ref
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject
 from agentex.errors import BadRequest, NotFound
@@ -84,15 +84,24 @@ async def create_or_get(
     return task
 
 
+async def find(session: AsyncSession, principal: Principal, task_id: str | UUID) -> Task:
+    """One task of the account, for a write whose permission was asked before it."""
+    statement = select(Task).where(col(Task.id) == parse_id(str(task_id), "task"))
+    return await _one(session, principal, statement, str(task_id))
+
+
 async def get(session: AsyncSession, authz: AuthProvider, principal: Principal, task_id: str) -> Task:
-    """One task."""
-    statement = select(Task).where(col(Task.id) == parse_id(task_id, "task"))
-    return await _find(session, authz, principal, statement, task_id)
+    """One task that the caller may read."""
+    task = await find(session, principal, task_id)
+    await require(authz, session, principal, Operation.READ, task_ref(task))
+    return task
 
 
 async def get_by_name(session: AsyncSession, authz: AuthProvider, principal: Principal, name: str) -> Task:
-    """One task by name, within the caller's account."""
-    return await _find(session, authz, principal, select(Task).where(col(Task.name) == name), name)
+    """The same by name, within the caller's account."""
+    task = await _one(session, principal, select(Task).where(col(Task.name) == name), name)
+    await require(authz, session, principal, Operation.READ, task_ref(task))
+    return task
 
 
 async def with_agents(session: AsyncSession, task: Task) -> TaskReadWithAgents:
@@ -103,9 +112,16 @@ async def with_agents(session: AsyncSession, task: Task) -> TaskReadWithAgents:
 
 
 async def list_page(
-    session: AsyncSession, principal: Principal, wanted: TaskFilter, *, limit: int, page_number: int
+    session: AsyncSession,
+    authz: AuthProvider,
+    principal: Principal,
+    wanted: TaskFilter,
+    *,
+    limit: int,
+    page_number: int,
 ) -> list[Task]:
     """Tasks of the caller's account, newest first; pages count from 1."""
+    await require(authz, session, principal, Operation.READ, type_ref(ResourceType.TASK, principal))
     statement = select(Task).where(col(Task.account_id) == principal.account_id)
     if wanted.agent_id is not None:
         statement = statement.where(col(Task.agent_id) == wanted.agent_id)
@@ -121,19 +137,15 @@ async def list_page(
 
 
 async def close_by(
-    session: AsyncSession,
-    resources: Resources,
-    principal: Principal,
-    task_id: str,
-    *,
-    status: TaskStatus,
-    reason: str | None,
+    resources: Resources, principal: Principal, task_id: str, *, status: TaskStatus, reason: str | None
 ) -> Task:
     """Close a task on behalf of a caller; CANCELED needs leave to cancel, all else to update."""
-    task = await get(session, resources.authz, principal, task_id)
     operation = Operation.CANCEL if status is TaskStatus.CANCELED else Operation.UPDATE
-    await require(resources.authz, session, principal, operation, task_ref(task))
-    return await close(session, resources.hooks, task.id, status, reason)
+    async with resources.db.read() as session:
+        task = await get(session, resources.authz, principal, task_id)
+        await require(resources.authz, session, principal, operation, task_ref(task))
+    async with resources.db.begin() as session:
+        return await close(session, resources.hooks, task.id, status, reason)
 
 
 async def close(
@@ -166,16 +178,11 @@ async def _not_open(session: AsyncSession, task_id: UUID) -> NotFound | BadReque
     return BadRequest(f"task {task_id} is {status}; only a task that is RUNNING or INTERRUPTED can be closed")
 
 
-async def _find(
-    session: AsyncSession,
-    authz: AuthProvider,
-    principal: Principal,
-    statement: SelectOfScalar[Task],
-    named: str,
+async def _one(
+    session: AsyncSession, principal: Principal, statement: SelectOfScalar[Task], named: str
 ) -> Task:
     statement = statement.where(col(Task.account_id) == principal.account_id)
     task = (await session.exec(statement)).one_or_none()
     if task is None:
         raise NotFound(f"task {named!r} not found")
-    await require(authz, session, principal, Operation.READ, task_ref(task))
     return task

@@ -20,6 +20,11 @@ INSTANTS_OPENED = Counter(
     "Rows that opening made, by who opened and as what: is each instant accounted for?",
     ["by", "outcome"],
 )  # by: tick | sweep | attach | settle; outcome: due | a skip reason
+CLOCKS_UNREADABLE = Counter(
+    "agentex_clocks_unreadable",
+    "Times that a clock's cadence could not be read, by who looked: do schedules stand still?",
+    ["by"],
+)  # by: tick | sweep | attach | settle
 OPEN_SECONDS = Histogram(
     "agentex_open_seconds",
     "Time of one opening transaction: does the ledger keep up?",
@@ -54,7 +59,8 @@ SWEEP_OPENED = Counter(
 )
 SWEEP_REPAIRED = Counter(
     "agentex_sweep_repaired", "What the sweep repaired, by kind: is something lost now and then?", ["kind"]
-)  # temporal_schedule_created | temporal_schedule_deleted | run_relaunched | claim_expired | clock_retired
+)  # temporal_schedule_created | temporal_schedule_deleted | run_relaunched | run_stopped | claim_expired |
+# clock_retired | clock_mended
 SWEEP_FAILURES = Counter("agentex_sweep_failures", "Sweeps that a fault ended early, by error", ["error"])
 TEMPORAL_ERRORS = Counter(
     "agentex_temporal_errors", "Calls to Temporal that failed, by call: is it down?", ["call"]

@@ -73,11 +73,15 @@ def running_stack(directory: Path) -> Generator[Stack]:
         postgres.stop()
 
 
+FAST_AGENT = "tests.support.acp_server"
+USUAL_AGENT = "tests.benchmarks.agent"
+
+
 @contextmanager
-def running_agent(directory: Path, name: str) -> Generator[AgentProcess]:
+def running_agent(directory: Path, name: str, module: str = FAST_AGENT) -> Generator[AgentProcess]:
     """Start an agent that answers at once."""
     port, record = free_port(), directory / f"{name}.jsonl"
-    command = python_module("tests.support.acp_server", "--port", str(port), "--record", str(record))
+    command = python_module(module, "--port", str(port), "--record", str(record))
     with ManagedProcess(command, environment={}, log=directory / f"{name}.log") as process:
         process.wait_until_ready(f"http://127.0.0.1:{port}/healthz")
         yield AgentProcess(f"http://127.0.0.1:{port}", record)

@@ -17,7 +17,7 @@ from sqlalchemy import RowMapping
 
 from agentex.database import Database, rows
 from agentex.settings import Settings
-from tests.benchmarks.stack import AgentProcess, Stack
+from tests.benchmarks.stack import FAST_AGENT, AgentProcess, Stack
 from tests.support.acp_server import read_record
 
 CREATES_IN_FLIGHT = 8
@@ -33,8 +33,11 @@ class Scenario:
     schedules: int
     acp_type: str
     cadences: int
-    # What the issue asks for: seconds from the instant to the last delivery.
+    # What is to be reached: seconds from the instant to the last delivery.
     last_target_seconds: float
+    agent: str = FAST_AGENT
+    # Whether the bare loop sends the same once more, to the same agent, right behind it.
+    beside_bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Measured:
     fires_per_second: float
     missing: int
     doubled: int
+    bare_seconds: float | None = None
 
     def as_json(self) -> dict[str, object]:
         """For the result file."""

@@ -18,12 +18,20 @@ from agentex.dev.temporal import EmbeddedTemporal
 from tests.faults.conftest import TEMPLATE
 from tests.support.acp_replies import Reply
 from tests.support.fault_agent import FaultAgent
-from tests.support.fault_cases import CASES, RETRY_WINDOW_SECONDS, TIMEOUT_SECONDS, Case, Ended
+from tests.support.fault_cases import (
+    ATTEMPTS_IN_WINDOW,
+    CASES,
+    RETRY_WINDOW_SECONDS,
+    TIMEOUT_SECONDS,
+    Case,
+    Ended,
+)
 from tests.support.fault_stack import Stack
 from tests.support.postgres import PostgresServer, open_folder
 
 METHODS = ("task/create", "event/send", "message/send")
-pytestmark = pytest.mark.timeout(120)
+# The first test waits until all cases are played.
+pytestmark = pytest.mark.timeout(180)
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,8 @@ async def played(stack: Stack) -> Played:
         return case.name, await trigger(stack, agent, schedule)
 
     ids = dict([await play(case) for case in CASES])
-    await stack.until_finished(len(CASES))
+    # The longest take their 15 s of waits; the rest of the time is for a machine that is busy.
+    await stack.until_finished(len(CASES), seconds=120)
     runs = {name: await stack.ok("GET", f"/runs/{run_id}") for name, run_id in ids.items()}
     return Played(stack, agents, schedules, runs)
 
@@ -98,8 +107,7 @@ def ended(run: dict[str, Any], agent: FaultAgent, schedule: JsonObject) -> Ended
 async def test_run_ends_as_the_table_says(played: Played, case: Case) -> None:
     """Known fault 8 of the incumbent: failures at fire time were invisible in the API."""
     agent, schedule, run = played.agent(case), played.schedules[case.name], played.runs[case.name]
-    actual = ended(run, agent, schedule)
-    assert actual == case.ended.on_this_machine(actual.attempt)
+    assert ended(run, agent, schedule) == case.ended
     assert (run["error"] is None) == (case.ended.status != "failed")
     for method in METHODS:
         sent = agent.requests(method, schedule_id=str(schedule["id"]))
@@ -164,7 +172,11 @@ async def test_refused_connection_ends_as_unreachable_when_the_window_is_over(st
     run_id = await trigger(stack, agent, schedule)
     await stack.until(lambda: has_ended(stack, run_id), "the run ended")
     run = await stack.ok("GET", f"/runs/{run_id}")
-    assert (run["status"], run["reason"], run["attempt"]) == ("failed", "agent_unreachable", 3)
+    assert (run["status"], run["reason"], run["attempt"]) == (
+        "failed",
+        "agent_unreachable",
+        ATTEMPTS_IN_WINDOW,
+    )
     assert agent.requests(*METHODS) == []
 
 
@@ -174,10 +186,10 @@ async def test_agent_killed_while_it_has_the_input_is_not_asked_again(stack: Sta
     await agent.script("message/send", Reply(hang="before"), repeat=True)
     run_id = await trigger(stack, agent, schedule)
 
-    async def hanging() -> bool:
-        return await agent.hanging() == 1
+    async def arrived() -> bool:
+        return await agent.count("message/send") == 1
 
-    await stack.until(hanging, "the input at the agent")
+    await stack.until(arrived, "the input at the agent")
     agent.process.kill()
     agent.start()
     await stack.until(lambda: has_ended(stack, run_id), "the run ended")

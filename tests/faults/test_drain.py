@@ -11,9 +11,11 @@ import pytest
 
 from tests.support.acp_replies import Reply
 from tests.support.fault_agent import FaultAgent
+from tests.support.fault_pages import begin_page, until_page_ended
 from tests.support.fault_stack import Stack
 
 ANSWERS = 100
+PAGE = 100
 
 
 async def open_answers(stack: Stack, count: int) -> FaultAgent:
@@ -30,9 +32,10 @@ async def open_answers(stack: Stack, count: int) -> FaultAgent:
     return agent
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(120)
 async def test_sigterm_awaits_a_hundred_open_answers_and_exits(make_stack: Callable[..., Stack]) -> None:
-    stack = make_stack(claim_seconds=4, claim_renew_seconds=1)
+    """Beside the worker that a deploy starts, which would settle claims that the old one let expire."""
+    stack = make_stack(claim_seconds=9, claim_renew_seconds=1)
     agent = await open_answers(stack, ANSWERS)
     worker = stack.workers[0]
     worker.process.send(signal.SIGTERM)
@@ -41,9 +44,10 @@ async def test_sigterm_awaits_a_hundred_open_answers_and_exits(make_stack: Calla
         return worker.logged("worker.drain")
 
     await stack.until(drains, "the drain")
-    # Past the claims' expiry: a drain goes on to hold them.
     began = await stack.now()
-    await stack.until_instant(began + timedelta(seconds=6))
+    stack.start_worker()
+    # Past the claims' expiry: a drain goes on to hold them.
+    await stack.until_instant(began + timedelta(seconds=12))
     assert await agent.hanging() == ANSWERS
     await agent.release()
     assert worker.process.wait(30) == 0
@@ -71,7 +75,7 @@ async def test_answer_slower_than_claim_and_heartbeats_is_asked_for_once(
     make_stack: Callable[..., Stack],
 ) -> None:
     """Known fault 2 of the incumbent: a slow sync agent got its input again, up to five times."""
-    stack = make_stack(claim_seconds=3, claim_renew_seconds=1, stuck_after_seconds=1)
+    stack = make_stack(claim_seconds=9, claim_renew_seconds=1, stuck_after_seconds=1)
     agent = await open_answers(stack, 3)
     began = await stack.now()
     # Longer than the claim, the time to be stuck, and the activity's heartbeat timeout of 15 s.
@@ -90,18 +94,22 @@ async def test_sigterm_in_the_middle_of_a_page_hands_the_rest_to_the_next_worker
     """Nothing becomes unknown: what was sent is recorded, what was not goes on elsewhere at once."""
     stack = make_stack()
     worker = stack.start()
-    agent = await stack.start_agent("async")
-    await agent.script("event/send", Reply(delay_seconds=0.2), repeat=True)
-    await stack.create_page(agent, ANSWERS)
+    agent = await begin_page(stack, PAGE)
+    worker.process.send(signal.SIGTERM)
 
-    async def under_way() -> bool:
-        return await agent.count("event/send") >= 40
+    async def drains() -> bool:
+        return worker.logged("worker.drain")
 
-    await stack.until(under_way, "the page under way")
-    assert worker.process.terminate() == 0
-    assert await agent.count("event/send") < ANSWERS
+    async def ended() -> bool:
+        await agent.release()
+        return worker.process.returncode is not None
+
+    await stack.until(drains, "the drain")
+    await stack.until(ended, "the worker's end")
+    assert worker.process.returncode == 0
+    assert await agent.count("event/send") < PAGE
     stack.start_worker()
-    await stack.until_finished(ANSWERS)
+    await until_page_ended(stack, agent, PAGE)
     rows = await stack.runs()
-    assert Counter((row.outcome, row.attempt) for row in rows) == {(("delivered", None), 1): ANSWERS}
+    assert Counter((row.outcome, row.attempt) for row in rows) == {(("delivered", None), 1): PAGE}
     assert agent.sent() == Counter(str(row.task_id) for row in rows)

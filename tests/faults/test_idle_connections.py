@@ -27,7 +27,7 @@ async def test_agent_closing_idle_connections_after_5_s_gets_every_input_once(
         body = {"name": agent.name, "description": "", "acp_url": proxy.url, "acp_type": "async"}
         await stack.ok("POST", "/agents/register", body)
         schedule = await stack.create_schedule(agent, interval_seconds=cadence)
-        await stack.until_finished(FIRES)
+        await stack.until_delivered(FIRES, schedule["id"])
         await stack.ok("POST", f"/agents/{agent.id}/schedules/{schedule['id']}/pause")
         await stack.until_finished(FIRES)
         rows = [row for row in await stack.runs() if row.outcome != ("skipped", "paused")]

@@ -90,12 +90,14 @@ async def test_readiness_tells_of_temporal_and_runs_are_delivered_when_it_comes(
     stack.start_api()
     worker = stack.start_worker(ready=False)
     agent = await stack.start_agent("async")
-    ready = await stack.call("GET", "/readyz")
-    assert (ready.status, ready.json["checks"]["temporal"]["ok"], ready.json["checks"]["postgres"]["ok"]) == (
-        503,
-        False,
-        True,
-    )
+
+    async def says_which() -> bool:
+        ready = await stack.call("GET", "/readyz")
+        assert (ready.status, ready.json["checks"]["temporal"]["ok"]) == (503, False)
+        # Its first connection may take longer than a probe waits.
+        return ready.json["checks"]["postgres"]["ok"]
+
+    await stack.until(says_which, "readiness that says what is away")
     schedule = await stack.create_schedule(agent, interval_seconds=2)
     triggered = await stack.ok("POST", f"/agents/{agent.id}/schedules/{schedule['id']}/trigger")
 
@@ -128,7 +130,7 @@ async def test_readiness_tells_of_temporal_and_runs_are_delivered_when_it_comes(
     assert "Traceback" not in stack.api.output(100_000) + worker.process.output(100_000)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 async def test_agent_whose_port_nobody_serves_fails_visibly_and_alone(
     make_stack: Callable[..., Stack],
 ) -> None:
@@ -147,7 +149,12 @@ async def test_agent_whose_port_nobody_serves_fails_visibly_and_alone(
     given = {"name": "x", "interval_seconds": 2, "initial_input": {"content": "Go"}, "policies": policies}
     failing = await stack.ok("POST", f"/agents/{nobody}/schedules", given)
     running = await stack.create_schedule(agent, interval_seconds=2)
-    await stack.until_finished(4)
+    await stack.until_delivered(2, running["id"])
+
+    async def failed() -> bool:
+        return any(row.status == "failed" for row in await stack.runs(failing["id"]))
+
+    await stack.until(failed, "a failure that is shown")
     shown = (await stack.ok("GET", f"/agents/{nobody}/schedules/{failing['id']}/runs"))["runs"]
     assert {(run["status"], run["reason"], run["attempt"]) for run in shown if run["finished_at"]} == {
         ("failed", "agent_unreachable", 1)

@@ -86,6 +86,9 @@ class AcpServer:
         self.counts: Counter[str] = Counter()
         self.hanging = 0
         self.dropped = 0
+        # Requests that are being answered, and the most there ever were at once.
+        self.open = 0
+        self.most_open = 0
         self.connections: set[object] = set()
         self._port = port
         self._keepalive_seconds = keepalive_seconds
@@ -172,12 +175,16 @@ class AcpServer:
         reply = self._reply(method, document) if self._scripts else _OK
         if reply is _OK:
             return default_answer(method, document.get("id"))
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
         try:
             return await self._play(reply, request, document)
         except asyncio.CancelledError:
             self.dropped += 1
             self._notify()
             raise
+        finally:
+            self.open -= 1
 
     def _remember(self, request: web.Request, body: bytes, document: JsonObject) -> None:
         headers = {name.lower(): value for name, value in request.headers.items()}

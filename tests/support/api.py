@@ -12,6 +12,9 @@ Json = dict[str, Any]
 
 # Well-formed and nobody's. Not a fresh one: pytest-xdist wants the same test ids in each process.
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
+# A message as a user sends it, and as it is kept.
+TEXT: Json = {"type": "text", "author": "user", "content": "hi"}
+WHOLE_TEXT: Json = {**TEXT, "style": "static", "format": "plain", "attachments": None}
 
 
 def registration(**changes: object) -> Json:
@@ -30,6 +33,16 @@ async def register(client: httpx2.AsyncClient, **changes: object) -> Json:
     response = await client.post("/agents/register", json=registration(**changes))
     assert response.status_code == 200, response.text
     return response.json()
+
+
+def read_agent(agent: Json) -> Json:
+    """A registered agent as it is read: without the key that registering answers."""
+    return {key: value for key, value in agent.items() if key != "agent_api_key"}
+
+
+def told_agent(agent: Json, acp_url: str) -> Json:
+    """A registered agent as it is told about itself (wire.md §1b)."""
+    return {**read_agent(agent), "docker_image": None, "acp_url": acp_url}
 
 
 async def rpc(

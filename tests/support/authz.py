@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
+from itertools import product
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -10,18 +11,21 @@ from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceTyp
 from agentex.auth.principal import DEFAULT_ACCOUNT, Principal, PrincipalType
 from agentex.errors import AuthorizerUnavailable
 
+EVERYTHING = frozenset(product(Operation, ResourceType))
+
 
 class ScriptedAuthz:
     """`x-test-account` and `x-test-user` say who calls; `deny` and `unavailable` what comes of it.
 
-    asked: what it was asked so far, e.g. ("execute", "agent").
+    asked: what it was asked so far, e.g. ("execute", "agent"). while_asked: what is done meanwhile.
     """
 
     knows_tasks = True
 
     def __init__(self) -> None:
-        self.deny: set[tuple[Operation, ResourceType]] = set()
+        self.deny: Set[tuple[Operation, ResourceType]] = frozenset()
         self.unavailable = False
+        self.while_asked: Callable[[AsyncSession], Awaitable[None]] | None = None
         self.asked: list[tuple[Operation, ResourceType]] = []
 
     async def authenticate(self, headers: Mapping[str, str]) -> Principal:
@@ -37,6 +41,8 @@ class ScriptedAuthz:
     ) -> Decision:
         """Allowed within the account unless it is denied."""
         self.asked.append((operation, resource.type))
+        if self.while_asked is not None:
+            await self.while_asked(session)
         if self.unavailable:
             raise AuthorizerUnavailable
         if principal.account_id != resource.account_id:

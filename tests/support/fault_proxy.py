@@ -11,7 +11,10 @@ from types import TracebackType
 
 
 class ClosingProxy:
-    """Passes bytes on to a server; a request on a connection idle for so long meets a close, unread."""
+    """Passes bytes on to a server; a request on a connection idle for so long meets a close, unread.
+
+    Idle since the last byte either way, as a server counts: a slow answer is no idleness.
+    """
 
     def __init__(self, host: str, port: int, *, idle_seconds: float) -> None:
         self.closed = 0
@@ -49,15 +52,14 @@ class ClosingProxy:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back_reader, back_writer = await asyncio.open_connection(*self._target)
-        back = asyncio.create_task(_copy(back_reader, writer))
-        loop = asyncio.get_running_loop()
-        used = loop.time()
+        used = _LastUse()
+        back = asyncio.create_task(_copy(back_reader, writer, used))
         try:
             while chunk := await reader.read(65_536):
-                if loop.time() - used > self._idle_seconds:
+                if used.seconds_ago() > self._idle_seconds:
                     self.closed += 1
                     return
-                used = loop.time()
+                used.now()
                 back_writer.write(chunk)
         except ConnectionError:
             return
@@ -67,6 +69,20 @@ class ClosingProxy:
             writer.close()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+class _LastUse:
+    """When a connection carried a byte last."""
+
+    def __init__(self) -> None:
+        self.now()
+
+    def now(self) -> None:
+        self._at = asyncio.get_running_loop().time()
+
+    def seconds_ago(self) -> float:
+        return asyncio.get_running_loop().time() - self._at
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, used: _LastUse) -> None:
     while chunk := await reader.read(65_536):
+        used.now()
         writer.write(chunk)

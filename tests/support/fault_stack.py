@@ -4,7 +4,7 @@
     worker = stack.start()
     agent = await stack.start_agent("async")
     schedule = await stack.create_schedule(agent, interval_seconds=5)
-    await stack.until(lambda: stack.ended(1), "a run")
+    await stack.until_delivered(1, schedule["id"])
     worker.process.kill()
     ...
     await stack.close()
@@ -45,6 +45,11 @@ QUICK: dict[str, object] = {
 }
 POLL_SECONDS = 0.1
 CALL_SECONDS = 30
+_HOLD_CLOCKS_SQL = """
+    SELECT 1 FROM clocks WHERE id IN (
+        SELECT clock_id FROM schedule_clocks WHERE schedule_id::text = ANY(:ids)
+    ) FOR NO KEY UPDATE
+"""
 UNFINISHED = ("due", "queued", "launching", "running", "waiting_for_input")
 
 
@@ -64,6 +69,7 @@ class LedgerRow:
     task_id: uuid.UUID | None
     opened_at: datetime
     launched_at: datetime | None
+    sending_at: datetime | None
     delivered_at: datetime | None
 
     @property
@@ -162,7 +168,7 @@ class Stack:
         agent.start()
         self.agents.append(agent)
         body = {"name": agent.name, "description": "", "acp_url": agent.url, "acp_type": acp_type}
-        agent.id = (await self.call("POST", "/agents/register", body)).json["id"]
+        agent.id = (await self.ok("POST", "/agents/register", body))["id"]
         return agent
 
     async def call(
@@ -201,13 +207,15 @@ class Stack:
         return await asyncio.gather(*[one() for _ in range(count)])
 
     async def create_page(self, agent: FaultAgent, count: int, **body: object) -> datetime:
-        """Make schedules that all owe one and the same instant, in about 3 s, and no other; returns it."""
+        """Make schedules that all owe one and the same instant, in 1 to 3 s, and no other; returns it."""
         later = await self.instant(3600, every=2)
         window = {"start_at": later.isoformat(), "end_at": (later + timedelta(seconds=1)).isoformat()}
         made = await self.create_schedules(agent, count, interval_seconds=2, **window, **body)
-        # Moved at once, by one statement: making them takes longer than their instant is away.
-        due = await self.instant(2, every=2)
+        # Moved at once, by one statement: making them takes longer than their instant is away. Their clock is
+        # held meanwhile: no tick can pass the instant before the commit, however slow this machine is.
         async with self.db.begin() as session:
+            await rows(session, _HOLD_CLOCKS_SQL, ids=[schedule["id"] for schedule in made])
+            due = await self.instant(1, every=2)
             await rows(
                 session,
                 """
@@ -276,6 +284,22 @@ class Stack:
         """Wait until there are so many runs, and each has ended."""
         await self.until(lambda: self.finished(count), f"{count} runs ended", seconds)
 
+    async def until_delivered(
+        self, count: int, schedule_id: object, *, after: datetime | None = None, seconds: float = 60
+    ) -> None:
+        """Wait until so many runs of a schedule (of instants after the moment) were delivered.
+
+        Of a schedule that goes on: on a busy machine there may be no moment at which none of them is open.
+        """
+
+        async def delivered() -> bool:
+            found = await self.runs(schedule_id)
+            return count <= sum(
+                row.status == "delivered" for row in found if after is None or row.due_at > after
+            )
+
+        await self.until(delivered, f"{count} runs delivered", seconds)
+
     async def close(self, *, tidy_temporal: bool = True) -> None:
         """End every process; take the Schedules out of a Temporal that others go on to use."""
         for process in [
@@ -289,14 +313,3 @@ class Stack:
         await self.db.close()
         if tidy_temporal:
             await delete_schedules(await Client.connect(self.temporal_address), self.prefix)
-
-
-def instants(rows: Sequence[LedgerRow]) -> list[datetime]:
-    """The instants of rows, in their order."""
-    return [row.due_at for row in rows]
-
-
-def every(seconds: int, first: datetime, last: datetime) -> list[datetime]:
-    """Each instant of an interval from first to last, both of them instants of it."""
-    count = round((last - first).total_seconds()) // seconds
-    return [first + timedelta(seconds=seconds * place) for place in range(count + 1)]

@@ -45,11 +45,12 @@ def upgrade() -> None:
     sa.Column('synced_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
     sa.Column('idle_since', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
     sa.Column('retired_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
+    sa.Column('broken_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
     sa.Column('created_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_clocks')),
     sa.UniqueConstraint('cadence_key', name=op.f('uq_clocks_cadence_key'))
     )
-    op.create_index('ix_clocks_next_due_at', 'clocks', ['next_due_at', 'id'], unique=False, postgresql_where=sa.text('retired_at IS NULL'))
+    op.create_index('ix_clocks_next_due_at', 'clocks', ['next_due_at', 'id'], unique=False, postgresql_where=sa.text('retired_at IS NULL AND broken_at IS NULL'))
     op.create_table('idempotency_keys',
     sa.Column('id', sa.Uuid(), nullable=False),
     sa.Column('fingerprint', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
@@ -86,6 +87,7 @@ def upgrade() -> None:
     sa.Column('task_created_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
     sa.Column('sending_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
     sa.Column('resend_unknown', sa.Boolean(), server_default='false', nullable=False),
+    sa.Column('finishes_on_task', sa.Boolean(), server_default='false', nullable=False),
     sa.Column('deadline_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
     sa.Column('cancel_requested_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
     sa.Column('opened_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
@@ -105,8 +107,9 @@ def upgrade() -> None:
     )
     op.create_index('ix_runs_account_id_due_at', 'runs', ['account_id', sa.literal_column('due_at DESC'), sa.literal_column('id DESC')], unique=False)
     op.create_index('ix_runs_batch_id_lane_page', 'runs', ['batch_id', 'lane', 'page'], unique=False)
-    op.create_index('ix_runs_deadline_at', 'runs', ['deadline_at'], unique=False, postgresql_where=sa.text('finished_at IS NULL'))
-    op.create_index('ix_runs_next_attempt_at', 'runs', ['next_attempt_at'], unique=False, postgresql_where=sa.text('finished_at IS NULL'))
+    op.create_index('ix_runs_cancel_requested_at', 'runs', ['cancel_requested_at'], unique=False, postgresql_where=sa.text('finished_at IS NULL AND cancel_requested_at IS NOT NULL'))
+    op.create_index('ix_runs_deadline_at', 'runs', ['deadline_at'], unique=False, postgresql_where=sa.text('finished_at IS NULL AND deadline_at IS NOT NULL'))
+    op.create_index('ix_runs_next_attempt_at', 'runs', ['next_attempt_at'], unique=False, postgresql_where=sa.text('finished_at IS NULL AND next_attempt_at IS NOT NULL'))
     op.create_index('ix_runs_schedule_id_due_at', 'runs', ['schedule_id', sa.literal_column('due_at DESC'), sa.literal_column('id DESC')], unique=False)
     op.create_index('ix_runs_task_id', 'runs', ['task_id'], unique=False)
     op.create_table('schedule_revisions',
@@ -237,15 +240,16 @@ def downgrade() -> None:
     op.drop_table('schedule_revisions')
     op.drop_index('ix_runs_task_id', table_name='runs')
     op.drop_index('ix_runs_schedule_id_due_at', table_name='runs')
-    op.drop_index('ix_runs_next_attempt_at', table_name='runs', postgresql_where=sa.text('finished_at IS NULL'))
-    op.drop_index('ix_runs_deadline_at', table_name='runs', postgresql_where=sa.text('finished_at IS NULL'))
+    op.drop_index('ix_runs_next_attempt_at', table_name='runs', postgresql_where=sa.text('finished_at IS NULL AND next_attempt_at IS NOT NULL'))
+    op.drop_index('ix_runs_deadline_at', table_name='runs', postgresql_where=sa.text('finished_at IS NULL AND deadline_at IS NOT NULL'))
+    op.drop_index('ix_runs_cancel_requested_at', table_name='runs', postgresql_where=sa.text('finished_at IS NULL AND cancel_requested_at IS NOT NULL'))
     op.drop_index('ix_runs_batch_id_lane_page', table_name='runs')
     op.drop_index('ix_runs_account_id_due_at', table_name='runs')
     op.drop_table('runs')
     op.drop_index('ix_idempotency_keys_fingerprint_created_at', table_name='idempotency_keys')
     op.drop_index('ix_idempotency_keys_created_at', table_name='idempotency_keys')
     op.drop_table('idempotency_keys')
-    op.drop_index('ix_clocks_next_due_at', table_name='clocks', postgresql_where=sa.text('retired_at IS NULL'))
+    op.drop_index('ix_clocks_next_due_at', table_name='clocks', postgresql_where=sa.text('retired_at IS NULL AND broken_at IS NULL'))
     op.drop_table('clocks')
     op.drop_index('uq_agents_account_id_name', table_name='agents', postgresql_where=sa.text('deleted_at IS NULL'))
     op.drop_index('ix_agents_account_id_created_at', table_name='agents')

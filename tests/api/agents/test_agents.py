@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 import httpx2
@@ -14,13 +13,8 @@ from agentex.auth.principal import Principal
 from agentex.errors import BadRequest
 from agentex.resources import Resources
 from tests.support.acp_server import AcpServer
-from tests.support.api import UNKNOWN_ID, create_task, problem, register
+from tests.support.api import UNKNOWN_ID, create_task, problem, read_agent, register
 from tests.support.authz import ScriptedAuthz
-
-
-def read(agent: dict[str, Any]) -> dict[str, Any]:
-    """An agent as it is read: without the key that registering answers."""
-    return {key: value for key, value in agent.items() if key != "agent_api_key"}
 
 
 async def test_an_agent_is_found_by_id_and_by_name(client: httpx2.AsyncClient) -> None:
@@ -29,7 +23,7 @@ async def test_an_agent_is_found_by_id_and_by_name(client: httpx2.AsyncClient) -
     by_id = await client.get(f"/agents/{agent['id']}")
     by_name = await client.get("/agents/name/greeter")
 
-    assert (by_id.json(), by_name.json()) == (read(agent), read(agent))
+    assert (by_id.json(), by_name.json()) == (read_agent(agent), read_agent(agent))
 
 
 @pytest.mark.parametrize("path", [f"/agents/{UNKNOWN_ID}", "/agents/nonsense", "/agents/name/nobody"])
@@ -60,7 +54,7 @@ async def test_another_accounts_agent_is_404(client: httpx2.AsyncClient) -> None
 async def test_an_agent_named_name_or_schedules_is_still_found(client: httpx2.AsyncClient) -> None:
     for name in ("name", "schedules", "rpc", "register"):
         agent = await register(client, name=name)
-        assert (await client.get(f"/agents/name/{name}")).json() == read(agent)
+        assert (await client.get(f"/agents/name/{name}")).json() == read_agent(agent)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +85,7 @@ async def test_the_list_can_be_of_one_task(client: httpx2.AsyncClient, acp_serve
 
     response = await client.get("/agents", params={"task_id": task["id"]})
 
-    assert response.json() == [read(agent)]
+    assert response.json() == [read_agent(agent)]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +141,7 @@ async def test_deleting_tells_the_hook_in_the_same_transaction(
     response = await client.delete(f"/agents/{agent['id']}")
 
     assert response.json()["message"] == f"default keeps {agent['id']}"
-    assert (await client.get(f"/agents/{agent['id']}")).json() == read(agent)
+    assert (await client.get(f"/agents/{agent['id']}")).json() == read_agent(agent)
 
 
 async def test_who_may_read_but_not_delete_gets_403(client: httpx2.AsyncClient, authz: ScriptedAuthz) -> None:

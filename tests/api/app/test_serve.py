@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from agentex.database import rows
 from agentex.dev.ports import free_port
+from agentex.resources import Resources
 from agentex.settings import Settings
 from tests.support.acp_replies import Reply
 from tests.support.acp_server import AcpServer
-from tests.support.api import register, rpc
+from tests.support.api import Json, register, rpc
 from tests.support.processes import ManagedProcess, agentex
 
 
@@ -33,27 +38,64 @@ async def until_up(server: ManagedProcess, port: int) -> None:
     await asyncio.to_thread(server.wait_until_ready, f"http://127.0.0.1:{port}/healthz")
 
 
+@dataclass(frozen=True)
+class InFlight:
+    """A task/create that waits for its agent."""
+
+    client: httpx2.AsyncClient
+    agent: Json
+    asked: asyncio.Task[Json]
+
+
+@asynccontextmanager
+async def in_flight(server: ManagedProcess, port: int, acp_server: AcpServer) -> AsyncGenerator[InFlight]:
+    await until_up(server, port)
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        agent = await register(client, acp_url=acp_server.url)
+        acp_server.script("task/create", [Reply(hang="before")])
+        asked = asyncio.create_task(rpc(client, agent, "task/create", {"name": "t1"}))
+        await acp_server.is_hanging()
+        yield InFlight(client, agent, asked)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_stop_lets_a_request_in_flight_end(
     settings: Settings, acp_server: AcpServer, tmp_path: Path, number: signal.Signals
 ) -> None:
     port = free_port()
-    base_url = f"http://127.0.0.1:{port}"
     with serving(settings, port, tmp_path) as server:
-        await until_up(server, port)
-        async with httpx2.AsyncClient(base_url=base_url) as client:
-            agent = await register(client, acp_url=acp_server.url)
-            acp_server.script("task/create", [Reply(hang="before")])
-            asked = asyncio.create_task(rpc(client, agent, "task/create", {"name": "t1"}))
-            await acp_server.is_hanging()
+        async with in_flight(server, port, acp_server) as one:
             server.send(number)
             await asyncio.to_thread(_until_refused, port)
             acp_server.release()
-            answer = await asked
+            answer = await one.asked
         code = await asyncio.to_thread(server.wait)
 
     assert (answer["error"], answer["result"]["name"]) == (None, "t1")
     assert (code, "Traceback" in server.output()) == (0, False)
+
+
+async def test_a_request_whose_client_goes_away_is_carried_out_to_its_end(
+    settings: Settings, resources: Resources, acp_server: AcpServer, tmp_path: Path
+) -> None:
+    port, repeat = free_port(), {"x-stainless-retry-count": "1"}
+    with serving(settings, port, tmp_path) as server:
+        async with in_flight(server, port, acp_server) as one:
+            one.asked.cancel()
+            # It has seen the connection end when it has answered a later one.
+            await one.client.get("/agents")
+            acp_server.release()
+            await _until_told(resources)
+            answer = await rpc(one.client, one.agent, "task/create", {"name": "t1"}, headers=repeat)
+
+    assert (answer["error"], dict(acp_server.counts), acp_server.dropped) == (None, {"task/create": 1}, 0)
+
+
+async def _until_told(resources: Resources) -> None:
+    """Until what was answered is remembered as told."""
+    async with resources.db.read() as session:
+        while not await rows(session, "SELECT 1 FROM idempotency_keys WHERE answer ->> 'told' = 'true'"):
+            pass
 
 
 def _until_refused(port: int) -> None:

@@ -6,6 +6,7 @@ the database's clock, so that which instants are late does not hang on when the 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from agentex.auth.principal import Principal, PrincipalType
 from agentex.cadence.registry import parse
 from agentex.clocks.service import attach as attach_clock
 from agentex.database import rows
-from agentex.ids import new_id
+from agentex.executors.base import Lane
+from agentex.ids import fire_id, new_id
 from agentex.resources import Resources
 from agentex.runs.models import Run, RunCause, RunStatus
 from agentex.schedules import open as open_module
@@ -30,6 +32,7 @@ from agentex.schedules import revisions, service, settle
 from agentex.schedules.models import Schedule, ScheduleClock
 from agentex.schedules.open import Opened, open_due
 from agentex.schedules.reads import cadence_of
+from agentex.sweep.sweep import SWEEP_LOCK
 from agentex.tasks.models import Task, TaskStatus
 
 NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
@@ -37,6 +40,8 @@ CALLER = Principal(principal_type=PrincipalType.USER)
 INPUT = {"type": "text", "author": "user", "content": "go"}
 # Nobody listens there.
 NOWHERE = "http://127.0.0.1:9"
+# The batch of runs that are opened by hand.
+BATCH = UUID("01930000-0000-7000-8000-0000000000aa")
 
 
 def freeze(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
@@ -263,7 +268,65 @@ async def ledger(resources: Resources, schedule_id: UUID | None = None) -> list[
     return [(row["fire_id"], row["cause"], row["status"], row["reason"]) for row in found]
 
 
+async def open_run(
+    resources: Resources, agent: Agent, schedule: Schedule, *, lane: Lane = Lane.DELIVER, **columns: Any
+) -> Run:
+    """A run of the schedule that was opened just now."""
+    due_at = datetime.now(UTC).replace(microsecond=0)
+    given: dict[str, Any] = {
+        "schedule_id": schedule.id,
+        "schedule_version": schedule.version,
+        "cause": RunCause.CADENCE,
+        "fire_id": fire_id(due_at),
+        "due_at": due_at,
+        "next_attempt_at": due_at,
+        "batch_id": BATCH,
+        "lane": lane,
+        "page": 0,
+    }
+    await fetch(
+        resources,
+        """INSERT INTO schedule_totals (schedule_id, opened) VALUES (:id, 1)
+        ON CONFLICT (schedule_id) DO UPDATE SET opened = schedule_totals.opened + 1""",
+        id=schedule.id,
+    )
+    return await add_run(resources, agent, RunStatus.DUE, **(given | columns))
+
+
 async def read_run(resources: Resources, run_id: UUID) -> Run:
     """The run's row as it stands."""
     async with resources.db.read() as session:
         return await session.get_one(Run, run_id)
+
+
+async def waiting_for_locks(resources: Resources, count: int) -> None:
+    """Return when so many sessions of this database wait for a lock."""
+    await _until(
+        resources,
+        """
+        SELECT count(*) >= :count AS holds FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+        """,
+        count=count,
+    )
+
+
+async def nobody_sweeps(resources: Resources) -> None:
+    """Return when no session has the sweep's lock: Postgres notices a moment later that one has ended."""
+    await _until(
+        resources,
+        """
+        SELECT NOT EXISTS (
+            SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+            WHERE l.locktype = 'advisory' AND l.objid = :number AND d.datname = current_database()) AS holds
+        """,
+        number=SWEEP_LOCK,
+    )
+
+
+async def _until(resources: Resources, sql: str, **given: object) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if (await fetch(resources, sql, **given))[0]["holds"]:
+                return
+            await asyncio.sleep(0.01)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -19,15 +18,13 @@ from agentex.runs.dispatch import Dispatch
 from agentex.runs.launch import Launch
 from agentex.runs.models import Run, RunCause, RunReason, RunStatus
 from agentex.runs.pages import PageRef
-from agentex.schedules.models import Schedule
 from agentex.tasks.models import TaskStatus
 from agentex.tasks.service import close
-from tests.api.ledger.stage import add_agent, add_run, add_schedule, fetch, minutes, read_run
+from tests.api.ledger.stage import BATCH, add_agent, add_schedule, fetch, minutes, open_run, read_run
 from tests.support.acp_replies import Reply
 from tests.support.acp_server import AcpServer
 from tests.support.authz import ScriptedAuthz
 
-BATCH = UUID("01930000-0000-7000-8000-0000000000aa")
 TASK_RULES = {
     (Operation.EXECUTE, ResourceType.AGENT): "agent.execute is denied: scripted",
     (Operation.CREATE, ResourceType.TASK): "task.create is denied: scripted",
@@ -39,31 +36,6 @@ TASK_RULES = {
 async def echo(resources: Resources, acp_server: AcpServer) -> Agent:
     """An async agent that answers."""
     return await add_agent(resources, acp_url=acp_server.url)
-
-
-async def open_run(
-    resources: Resources, agent: Agent, schedule: Schedule, *, lane: Lane = Lane.DELIVER, **columns: Any
-) -> Run:
-    """A run of the schedule that was opened just now."""
-    due_at = datetime.now(UTC).replace(microsecond=0)
-    given: dict[str, Any] = {
-        "schedule_id": schedule.id,
-        "schedule_version": schedule.version,
-        "cause": RunCause.CADENCE,
-        "fire_id": fire_id(due_at),
-        "due_at": due_at,
-        "next_attempt_at": due_at,
-        "batch_id": BATCH,
-        "lane": lane,
-        "page": 0,
-    }
-    await fetch(
-        resources,
-        """INSERT INTO schedule_totals (schedule_id, opened) VALUES (:id, 1)
-        ON CONFLICT (schedule_id) DO UPDATE SET opened = schedule_totals.opened + 1""",
-        id=schedule.id,
-    )
-    return await add_run(resources, agent, RunStatus.DUE, **(given | columns))
 
 
 async def launch(resources: Resources, lane: Lane = Lane.DELIVER) -> float | None:

@@ -81,6 +81,7 @@ async def test_a_row_says_everything_that_is_known_when_it_opens(
         "task_created_at": None,
         "sending_at": None,
         "resend_unknown": False,
+        "finishes_on_task": False,
         "deadline_at": None,
         "cancel_requested_at": None,
         "opened_at": NOON + seconds(1),
@@ -299,3 +300,23 @@ async def test_totals_count_what_was_opened_to_run_and_name_the_newest(
     assert [dict(row) for row in totals] == [
         {"schedule_id": schedule.id, "opened": 5, "last_due_at": NOON + seconds(5)}
     ]
+
+
+@pytest.mark.parametrize(
+    ("policies", "expected"),
+    [({}, False), ({"finishes_on": "delivery"}, False), ({"finishes_on": "task"}, True)],
+    ids=["default", "delivery", "task"],
+)
+async def test_a_row_says_whether_its_run_ends_with_its_task(
+    resources: Resources,
+    agent: Agent,
+    monkeypatch: pytest.MonkeyPatch,
+    policies: dict[str, str],
+    *,
+    expected: bool,
+) -> None:
+    freeze(monkeypatch, NOON)
+    await add_schedule(resources, agent, Attached(NOON - minutes(10), NOON), policies=policies)
+    await open_once(resources)
+    found = await fetch(resources, "SELECT finishes_on_task FROM runs")
+    assert [row["finishes_on_task"] for row in found] == [expected]

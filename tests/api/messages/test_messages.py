@@ -11,20 +11,16 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.auth.authorize import Operation, ResourceType
 from agentex.resources import Resources
-from tests.support.acp_server import AcpServer
-from tests.support.api import UNKNOWN_ID, create_task, problem, register
+from tests.support.api import TEXT, UNKNOWN_ID, WHOLE_TEXT, Json, create_task, problem
 from tests.support.authz import ScriptedAuthz
-
-TEXT = {"type": "text", "author": "user", "content": "hi"}
-WHOLE_TEXT = {**TEXT, "style": "static", "format": "plain", "attachments": None}
 
 
 @pytest.fixture
-async def task(client: httpx2.AsyncClient, acp_server: AcpServer) -> dict[str, Any]:
-    return await create_task(client, await register(client, acp_url=acp_server.url))
+async def task(client: httpx2.AsyncClient, agent: Json) -> Json:
+    return await create_task(client, agent)
 
 
-async def add(client: httpx2.AsyncClient, task: dict[str, Any], **more: object) -> dict[str, Any]:
+async def add(client: httpx2.AsyncClient, task: Json, **more: object) -> Json:
     body = {"task_id": task["id"], "content": TEXT, **more}
     response = await client.post("/messages", json=body)
     assert response.status_code == 200, response.text
@@ -89,7 +85,7 @@ async def add(client: httpx2.AsyncClient, task: dict[str, Any], **more: object) 
     ],
 )
 async def test_each_kind_of_content_comes_back_as_it_was_sent(
-    client: httpx2.AsyncClient, task: dict[str, Any], sent: dict[str, Any], kept: dict[str, Any]
+    client: httpx2.AsyncClient, task: Json, sent: Json, kept: Json
 ) -> None:
     made = await add(client, task, content=sent)
 
@@ -106,7 +102,7 @@ async def test_each_kind_of_content_comes_back_as_it_was_sent(
 
 
 async def test_a_given_created_at_and_streaming_status_are_kept(
-    client: httpx2.AsyncClient, task: dict[str, Any]
+    client: httpx2.AsyncClient, task: Json
 ) -> None:
     made = await add(client, task, created_at="2026-01-02T03:04:05+02:00", streaming_status="IN_PROGRESS")
 
@@ -114,7 +110,7 @@ async def test_a_given_created_at_and_streaming_status_are_kept(
     assert (await client.get(f"/messages/{made['id']}")).json() == made
 
 
-async def test_the_list_is_newest_first_and_paged(client: httpx2.AsyncClient, task: dict[str, Any]) -> None:
+async def test_the_list_is_newest_first_and_paged(client: httpx2.AsyncClient, task: Json) -> None:
     same = "2026-01-01T00:00:00Z"
     made = [await add(client, task, created_at=same) for _ in range(3)]
     older = await add(client, task, created_at="2025-01-01T00:00:00Z")
@@ -141,7 +137,7 @@ async def test_a_message_of_an_unknown_task_is_404(client: httpx2.AsyncClient) -
 
 
 async def test_another_accounts_task_takes_and_shows_no_message(
-    client: httpx2.AsyncClient, task: dict[str, Any]
+    client: httpx2.AsyncClient, task: Json
 ) -> None:
     message = await add(client, task)
     other = {"x-test-account": "other"}
@@ -169,7 +165,7 @@ async def test_an_unknown_message_is_404(client: httpx2.AsyncClient, message_id:
 
 @pytest.mark.parametrize(("author", "alive"), [("agent", True), ("user", False)])
 async def test_only_an_agents_word_proves_its_task_alive(
-    client: httpx2.AsyncClient, task: dict[str, Any], resources: Resources, author: str, alive: bool
+    client: httpx2.AsyncClient, task: Json, resources: Resources, author: str, alive: bool
 ) -> None:
     told: list[str] = []
 
@@ -183,7 +179,7 @@ async def test_only_an_agents_word_proves_its_task_alive(
 
 
 async def test_who_may_not_update_the_task_leaves_no_message(
-    client: httpx2.AsyncClient, task: dict[str, Any], authz: ScriptedAuthz
+    client: httpx2.AsyncClient, task: Json, authz: ScriptedAuthz
 ) -> None:
     authz.deny = {(Operation.UPDATE, ResourceType.TASK)}
 
@@ -223,7 +219,7 @@ async def test_who_may_not_update_the_task_leaves_no_message(
     ],
 )
 async def test_an_invalid_field_is_named_without_the_content(
-    client: httpx2.AsyncClient, task: dict[str, Any], changes: dict[str, Any], message: str
+    client: httpx2.AsyncClient, task: Json, changes: Json, message: str
 ) -> None:
     response = await client.post("/messages", json={"task_id": task["id"], "content": TEXT, **changes})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import uuid4
 
 import httpx2
@@ -11,12 +10,19 @@ import pytest
 from agentex.auth.authorize import Operation, ResourceType
 from tests.support.acp_replies import Reply
 from tests.support.acp_server import AcpServer
-from tests.support.api import create_task, problem, register, result, rpc, rpc_error
+from tests.support.api import (
+    TEXT,
+    WHOLE_TEXT,
+    Json,
+    create_task,
+    problem,
+    register,
+    result,
+    rpc,
+    rpc_error,
+    told_agent,
+)
 from tests.support.authz import ScriptedAuthz
-
-Json = dict[str, Any]
-TEXT = {"type": "text", "author": "user", "content": "hi"}
-WHOLE_TEXT = {**TEXT, "style": "static", "format": "plain", "attachments": None}
 
 
 @pytest.mark.parametrize("by", ["task_id", "task_name"])
@@ -40,7 +46,6 @@ async def test_an_event_is_made_and_sent(
             "created_at": event["created_at"],
         }
     )
-    told = {key: value for key, value in agent.items() if key != "agent_api_key"}
     sent = acp_server.requests[1]
     assert len(acp_server.requests) == 2
     assert (sent.method, sent.id, sent.headers["idempotency-key"], sent.params) == (
@@ -48,7 +53,7 @@ async def test_an_event_is_made_and_sent(
         f"event:{event['id']}",
         f"event:{event['id']}",
         {
-            "agent": {**told, "docker_image": None, "acp_url": acp_server.url},
+            "agent": told_agent(agent, acp_server.url),
             "task": task,
             "event": event,
             "request": None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import httpx2
 import pytest
@@ -11,16 +10,8 @@ import pytest
 from agentex.auth.authorize import Operation, ResourceType
 from tests.support.acp_replies import Reply
 from tests.support.acp_server import AcpServer
-from tests.support.api import at_once, create_task, register, result, rpc, rpc_error
+from tests.support.api import Json, at_once, create_task, register, result, rpc, rpc_error, told_agent
 from tests.support.authz import ScriptedAuthz
-
-Json = dict[str, Any]
-
-
-def as_told(agent: Json, acp_server: AcpServer) -> Json:
-    """The agent as it is told about itself (wire.md §1b)."""
-    told = {key: value for key, value in agent.items() if key != "agent_api_key"}
-    return {**told, "docker_image": None, "acp_url": acp_server.url}
 
 
 async def test_a_task_is_made_and_the_agent_is_told(
@@ -49,7 +40,7 @@ async def test_a_task_is_made_and_the_agent_is_told(
         "task/create",
         f"task:{task['id']}",
         f"task:{task['id']}",
-        {"agent": as_told(agent, acp_server), "task": task, "params": {"depth": 3}},
+        {"agent": told_agent(agent, acp_server.url), "task": task, "params": {"depth": 3}},
     )
 
 
@@ -155,20 +146,6 @@ async def test_a_silent_repeat_makes_no_second_task_and_no_second_request(
     assert repeats == [first, first]
     assert dict(acp_server.counts) == {"task/create": 1}
     assert len((await client.get("/tasks")).json()) == 1
-
-
-async def test_a_repeat_that_overtakes_the_first_answer_waits_for_its_task(
-    client: httpx2.AsyncClient, agent: Json, acp_server: AcpServer
-) -> None:
-    acp_server.script("task/create", [Reply(hang="before")])
-    first = asyncio.create_task(rpc(client, agent, "task/create", {}))
-    await acp_server.is_hanging()
-
-    repeat = await rpc(client, agent, "task/create", {}, headers={"x-stainless-retry-count": "1"})
-    acp_server.release()
-
-    assert repeat == await first
-    assert dict(acp_server.counts) == {"task/create": 1}
 
 
 @pytest.mark.parametrize("count", ["garbage", "-1", "1e3", "99999999999999999999", "", "\u00b2"])

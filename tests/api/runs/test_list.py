@@ -13,12 +13,12 @@ from agentex.ids import new_id
 from agentex.resources import Resources
 from agentex.runs.models import Run, RunCause, RunReason, RunStatus
 from tests.api.ledger.stage import NOON, add_agent, add_run, add_schedule
+from tests.support.api import UNKNOWN_ID, Json
 
 INSTANTS = (
     *("due_at", "opened_at", "launched_at", "task_created_at", "sending_at", "delivered_at"),
     *("finished_at", "next_attempt_at", "cancel_requested_at", "updated_at", "due_until"),
 )
-NO_ID = "01930000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
@@ -26,13 +26,13 @@ async def agent(resources: Resources) -> Agent:
     return await add_agent(resources)
 
 
-async def page(client: httpx2.AsyncClient, **query: Any) -> dict[str, Any]:
+async def page(client: httpx2.AsyncClient, **query: Any) -> Json:
     answer = await client.get("/runs", params={key: str(value) for key, value in query.items()})
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-def ids(listed: dict[str, Any]) -> list[str]:
+def ids(listed: Json) -> list[str]:
     return [run["id"] for run in listed["runs"]]
 
 
@@ -92,7 +92,7 @@ async def crowd(resources: Resources, agent: Agent) -> dict[str, Run]:
     """Runs that differ in one thing each from `plain`."""
     other = await add_agent(resources, "other")
     schedule_id = new_id()
-    plain: dict[str, Any] = {"schedule_id": schedule_id, "cause": RunCause.CADENCE, "due_at": NOON}
+    plain: Json = {"schedule_id": schedule_id, "cause": RunCause.CADENCE, "due_at": NOON}
     return {
         "plain": await add_run(resources, agent, RunStatus.DELIVERED, **plain),
         "agent": await add_run(resources, other, RunStatus.DELIVERED, **plain),
@@ -234,7 +234,7 @@ async def test_a_schedule_s_runs(
     )
 
 
-@pytest.mark.parametrize("run_id", [NO_ID, "no-id"])
+@pytest.mark.parametrize("run_id", [UNKNOWN_ID, "no-id"])
 async def test_a_run_that_is_not_there(client: httpx2.AsyncClient, run_id: str) -> None:
     for method, path in (("GET", f"/runs/{run_id}"), ("POST", f"/runs/{run_id}/cancel")):
         answer = await client.request(method, path)

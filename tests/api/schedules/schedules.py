@@ -9,8 +9,7 @@ from typing import Any
 import httpx2
 
 from agentex.resources import Resources
-
-Json = dict[str, Any]
+from tests.support.api import Json, register
 
 INPUT: Json = {"content": "go"}
 FULL_INPUT: Json = {"type": "text", "author": "user", "content": "go"}
@@ -20,15 +19,6 @@ PRINCIPAL: Json = {
     "service_account_id": None,
     "account_id": "default",
 }
-NO_ID = "01930000-0000-7000-8000-000000000000"
-
-
-async def register(client: httpx2.AsyncClient, name: str, **keys: Any) -> str:
-    """A registered agent's id; async, and nobody listens at its URL."""
-    said = {"name": name, "description": "echoes", "acp_url": "http://127.0.0.1:9", "acp_type": "async"}
-    answer = await client.post("/agents/register", json=said | keys)
-    assert answer.status_code == 200, answer.text
-    return str(answer.json()["id"])
 
 
 def iso(instant: datetime) -> str:
@@ -40,6 +30,11 @@ def next_multiples(seconds: int, count: int, after: datetime) -> list[str]:
     """The next instants of an interval."""
     first = int(after.timestamp()) // seconds + 1
     return [iso(datetime.fromtimestamp((first + n) * seconds, UTC)) for n in range(count)]
+
+
+def moved(before: Json, after: Json, **keys: object) -> Json:
+    """`before` with these keys, as the next version."""
+    return before | {"version": before["version"] + 1, "updated_at": after["updated_at"]} | keys
 
 
 def tomorrow_at(hour: int, days: int = 1) -> datetime:
@@ -54,6 +49,15 @@ class Schedules:
     client: httpx2.AsyncClient
     resources: Resources
     agent_id: str
+
+    @classmethod
+    async def of_agent(cls, client: httpx2.AsyncClient, resources: Resources, name: str) -> Schedules:
+        """Those of an async agent of this name that is registered now; nobody listens for it."""
+        return cls(client, resources, (await register(client, name=name))["id"])
+
+    async def of_other_agent(self) -> Schedules:
+        """Those of another agent."""
+        return await self.of_agent(self.client, self.resources, "other")
 
     @property
     def url(self) -> str:

@@ -10,11 +10,12 @@ from tests.api.ledger.stage import fetch
 from tests.api.schedules.schedules import (
     FULL_INPUT,
     PRINCIPAL,
-    Json,
     Schedules,
     iso,
+    moved,
     tomorrow_at,
 )
+from tests.support.api import Json
 
 
 async def do(schedules: Schedules, path: str, body: Json | None = None) -> Json:
@@ -26,10 +27,6 @@ async def do(schedules: Schedules, path: str, body: Json | None = None) -> Json:
 async def refused(schedules: Schedules, schedule: Json, verb: str, scheduled_time: str) -> tuple[int, str]:
     answer = await schedules.act(schedule, verb, scheduled_time=scheduled_time)
     return answer.status_code, answer.json()["message"]
-
-
-def moved(before: Json, after: Json, **keys: object) -> Json:
-    return before | {"version": before["version"] + 1, "updated_at": after["updated_at"]} | keys
 
 
 async def test_pause_and_resume(schedules: Schedules, form: str) -> None:

@@ -14,13 +14,12 @@ from tests.api.schedules.schedules import (
     FULL_INPUT,
     INPUT,
     PRINCIPAL,
-    Json,
     Schedules,
     iso,
     next_multiples,
-    register,
     tomorrow_at,
 )
+from tests.support.api import Json, register
 
 DEFAULTS: Json = {
     "description": None,
@@ -113,7 +112,7 @@ async def test_the_input_s_method_follows_the_agent_s_type_now(
     schedules: Schedules, acp_type: str, method: str
 ) -> None:
     created = await schedules.create()
-    await register(schedules.client, "echo", acp_type=acp_type)
+    await register(schedules.client, name="echo", acp_type=acp_type)
     assert (await schedules.read(created))["initial_input_method"] == method
 
 
@@ -262,7 +261,7 @@ async def test_creates_of_one_name_at_once_make_one(schedules: Schedules) -> Non
 
 async def test_another_agent_may_use_the_same_name(schedules: Schedules) -> None:
     await schedules.create(name="x")
-    other = Schedules(schedules.client, schedules.resources, await register(schedules.client, "other"))
+    other = await schedules.of_other_agent()
     assert (await other.create(name="x"))["agent_id"] == other.agent_id
 
 

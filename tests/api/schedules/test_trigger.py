@@ -13,7 +13,8 @@ from agentex.database import rows
 from agentex.hooks import fill_hooks
 from agentex.resources import Resources
 from tests.api.ledger.stage import fetch
-from tests.api.schedules.schedules import INPUT, PRINCIPAL, Json, Schedules, register
+from tests.api.schedules.schedules import INPUT, PRINCIPAL, Schedules
+from tests.support.api import Json
 
 
 @pytest.fixture(autouse=True)
@@ -230,7 +231,7 @@ async def test_a_trigger_answers_though_temporal_is_away(schedules: Schedules, r
 async def test_schedules_of_an_agent_that_is_deleted_are_gone_with_it(schedules: Schedules) -> None:
     created = await schedules.create()
     await schedules.client.delete(f"/agents/{schedules.agent_id}")
-    again = await register(schedules.client, "echo")
+    again = await Schedules.of_agent(schedules.client, schedules.resources, "echo")
     gone = await schedules.client.get(schedules.at("by-id", created))
-    listed = await schedules.client.get(f"/agents/{again}/schedules")
+    listed = await schedules.client.get(again.url)
     assert (gone.status_code, listed.json()["run_schedules"]) == (404, [])

@@ -8,7 +8,8 @@ from datetime import datetime
 import pytest
 
 from tests.api.ledger.stage import fetch
-from tests.api.schedules.schedules import FULL_INPUT, Json, Schedules, iso, next_multiples, tomorrow_at
+from tests.api.schedules.schedules import FULL_INPUT, Schedules, iso, moved, next_multiples, tomorrow_at
+from tests.support.api import Json
 
 NO_ZONE = "is not an IANA time zone; give a name such as 'UTC', 'Europe/Berlin' or 'America/New_York'"
 NEVER = "end_at: the cadence 'cron 0 9 * * * UTC default' never fires from"
@@ -33,11 +34,6 @@ async def patched(schedules: Schedules, before: Json, **keys: object) -> Json:
     changed = before["version"] != after["version"]
     assert (after["updated_at"] > before["updated_at"]) is changed
     return after
-
-
-def moved(before: Json, after: Json, **keys: object) -> Json:
-    """`before` with these keys, as the next version."""
-    return before | {"version": before["version"] + 1, "updated_at": after["updated_at"]} | keys
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 from urllib.parse import quote
 
 import httpx2
@@ -13,31 +12,25 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from agentex.auth.authorize import Operation, ResourceType
 from agentex.errors import BadRequest
 from agentex.resources import ClosedTask, Resources
-from tests.support.acp_server import AcpServer
-from tests.support.api import UNKNOWN_ID, create_task, problem, register
+from tests.support.api import UNKNOWN_ID, Json, create_task, problem, read_agent, register
 from tests.support.authz import ScriptedAuthz
 
 VERBS = [("complete", "COMPLETED"), ("fail", "FAILED"), ("cancel", "CANCELED")]
 
 
-@pytest.fixture
-async def agent(client: httpx2.AsyncClient, acp_server: AcpServer) -> dict[str, Any]:
-    return await register(client, acp_url=acp_server.url)
-
-
-def listed(task: dict[str, Any]) -> dict[str, Any]:
+def listed(task: Json) -> Json:
     """A task as lists have it: without its params."""
     return {key: value for key, value in task.items() if key != "params"}
 
 
-def with_agent(task: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
+def with_agent(task: Json, agent: Json) -> Json:
     """A task as it is read by itself."""
-    return {**task, "agents": [{key: value for key, value in agent.items() if key != "agent_api_key"}]}
+    return {**task, "agents": [read_agent(agent)]}
 
 
 @pytest.mark.parametrize("name", ["t1", "scheduled-run:4:2026-12-01T09:00:00Z", "a/b c?%"])
 async def test_a_task_is_found_by_id_and_by_name_with_its_agent(
-    client: httpx2.AsyncClient, agent: dict[str, Any], name: str
+    client: httpx2.AsyncClient, agent: Json, name: str
 ) -> None:
     task = await create_task(client, agent, name=name, params={"depth": 3}, task_metadata={"team": "a"})
 
@@ -57,7 +50,7 @@ async def test_an_unknown_task_is_404(client: httpx2.AsyncClient, path: str) -> 
     assert response.json() == problem(path, 404, "not-found", f"task '{named}' not found")
 
 
-async def test_another_accounts_task_is_404(client: httpx2.AsyncClient, agent: dict[str, Any]) -> None:
+async def test_another_accounts_task_is_404(client: httpx2.AsyncClient, agent: Json) -> None:
     task = await create_task(client, agent, name="t1")
     other = {"x-test-account": "other"}
 
@@ -72,7 +65,7 @@ async def test_another_accounts_task_is_404(client: httpx2.AsyncClient, agent: d
 
 
 async def test_the_list_is_newest_first_paged_and_without_params(
-    client: httpx2.AsyncClient, agent: dict[str, Any]
+    client: httpx2.AsyncClient, agent: Json
 ) -> None:
     made = [await create_task(client, agent, params={"n": n}) for n in range(3)]
 
@@ -83,9 +76,7 @@ async def test_the_list_is_newest_first_paged_and_without_params(
     assert (everything.json(), second_page.json()) == (newest_first, newest_first[2:])
 
 
-async def test_the_list_is_filtered_by_agent_and_by_status(
-    client: httpx2.AsyncClient, agent: dict[str, Any]
-) -> None:
+async def test_the_list_is_filtered_by_agent_and_by_status(client: httpx2.AsyncClient, agent: Json) -> None:
     other = await register(client, name="other", acp_type="sync")
     running = await create_task(client, agent, name="running")
     failed = await create_task(client, agent, name="failed")
@@ -130,7 +121,7 @@ async def test_an_unknown_status_is_422(client: httpx2.AsyncClient) -> None:
 )
 async def test_closing_gives_the_status_and_keeps_the_reason(
     client: httpx2.AsyncClient,
-    agent: dict[str, Any],
+    agent: Json,
     verb: str,
     status: str,
     body: dict[str, str] | None,
@@ -148,7 +139,7 @@ async def test_closing_gives_the_status_and_keeps_the_reason(
 
 @pytest.mark.parametrize(("verb", "_status"), VERBS)
 async def test_a_closed_task_cannot_be_closed_again(
-    client: httpx2.AsyncClient, agent: dict[str, Any], verb: str, _status: str
+    client: httpx2.AsyncClient, agent: Json, verb: str, _status: str
 ) -> None:
     task = await create_task(client, agent)
     await client.post(f"/tasks/{task['id']}/complete")
@@ -161,7 +152,7 @@ async def test_a_closed_task_cannot_be_closed_again(
     assert response.json() == problem(path, 400, "bad-request", message)
 
 
-async def test_of_ten_closing_at_once_one_succeeds(client: httpx2.AsyncClient, agent: dict[str, Any]) -> None:
+async def test_of_ten_closing_at_once_one_succeeds(client: httpx2.AsyncClient, agent: Json) -> None:
     task = await create_task(client, agent)
 
     answers = await asyncio.gather(
@@ -172,7 +163,7 @@ async def test_of_ten_closing_at_once_one_succeeds(client: httpx2.AsyncClient, a
 
 
 async def test_closing_tells_the_hooks_in_the_same_transaction(
-    client: httpx2.AsyncClient, agent: dict[str, Any], resources: Resources
+    client: httpx2.AsyncClient, agent: Json, resources: Resources
 ) -> None:
     task = await create_task(client, agent)
     told: list[ClosedTask] = []
@@ -196,7 +187,7 @@ async def test_closing_tells_the_hooks_in_the_same_transaction(
 )
 async def test_who_may_read_but_not_close_gets_403(
     client: httpx2.AsyncClient,
-    agent: dict[str, Any],
+    agent: Json,
     authz: ScriptedAuthz,
     verb: str,
     operation: Operation,

@@ -1,0 +1,171 @@
+"""What changes between the permission and the write: the write looks again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from agentex.auth.authorize import Operation, ResourceType
+from agentex.resources import Resources
+from agentex.runs.models import RunStatus
+from tests.api.ledger.stage import add_agent, add_run, add_task, fetch, read_run
+from tests.api.schedules.schedules import Schedules
+from tests.support.acp_server import AcpServer
+from tests.support.api import TEXT, Json, create_task, registration, rpc, rpc_error
+from tests.support.authz import ScriptedAuthz
+
+Meanwhile = Callable[..., None]
+
+
+@pytest.fixture
+def meanwhile(authz: ScriptedAuthz, resources: Resources) -> Meanwhile:
+    """Have a statement committed, once, while this permission is asked for."""
+
+    def at(operation: Operation, kind: ResourceType, sql: str, **parameters: object) -> None:
+        async def change(_: AsyncSession) -> None:
+            if authz.asked[-1] == (operation, kind):
+                authz.while_asked = None
+                await fetch(resources, sql, **parameters)
+
+        authz.while_asked = change
+
+    return at
+
+
+@pytest.fixture
+async def schedules(client: httpx2.AsyncClient, resources: Resources, agent: Json) -> Schedules:
+    resources.hooks.run_opened = None
+    return Schedules(client, resources, agent["id"])
+
+
+ACTIONS: list[tuple[str, str, Operation]] = [
+    ("PATCH", "", Operation.UPDATE),
+    ("DELETE", "", Operation.DELETE),
+    ("POST", "/pause", Operation.UPDATE),
+    ("POST", "/trigger", Operation.EXECUTE),
+]
+
+
+@pytest.mark.parametrize(("method", "verb", "operation"), ACTIONS, ids=str)
+@pytest.mark.parametrize("gone", ["agents", "agent_run_schedules"])
+async def test_a_schedule_that_is_deleted_meanwhile_is_not_changed(
+    schedules: Schedules, meanwhile: Meanwhile, gone: str, method: str, verb: str, operation: Operation
+) -> None:
+    created = await schedules.create()
+    meanwhile(operation, ResourceType.SCHEDULE, f"UPDATE {gone} SET deleted_at = now()")  # noqa: S608
+    body = {"description": "changed"} if method == "PATCH" else None
+
+    answer = await schedules.client.request(method, schedules.at("by-name", created) + verb, json=body)
+
+    assert answer.status_code == 404
+    found = await fetch(
+        schedules.resources,
+        "SELECT version, (SELECT count(*) FROM runs) AS runs FROM agent_run_schedules",
+    )
+    assert [tuple(row.values()) for row in found] == [(1, 0)]
+
+
+async def test_an_agent_that_is_deleted_meanwhile_gets_no_schedule(
+    schedules: Schedules, meanwhile: Meanwhile
+) -> None:
+    meanwhile(Operation.UPDATE, ResourceType.AGENT, "UPDATE agents SET deleted_at = now()")
+
+    answer = await schedules.post()
+
+    assert (answer.status_code, answer.json()["message"]) == (404, f"agent '{schedules.agent_id}' not found")
+
+
+async def test_an_agent_that_registers_meanwhile_is_updated_only_with_leave_to(
+    client: httpx2.AsyncClient, authz: ScriptedAuthz, resources: Resources
+) -> None:
+    authz.deny = {(Operation.UPDATE, ResourceType.AGENT)}
+
+    async def register(_: AsyncSession) -> None:
+        authz.while_asked = None
+        await add_agent(resources, "greeter", acp_url="http://127.0.0.1:1")
+
+    authz.while_asked = register
+    answer = await client.post("/agents/register", json=registration())
+
+    found = await fetch(resources, "SELECT acp_url FROM agents")
+    assert (answer.status_code, [row["acp_url"] for row in found]) == (403, ["http://127.0.0.1:1"])
+
+
+@pytest.mark.parametrize("by", ["agent_id", "name"])
+async def test_an_agent_that_is_deleted_meanwhile_registers_as_new_only_with_leave_to(
+    client: httpx2.AsyncClient, authz: ScriptedAuthz, meanwhile: Meanwhile, agent: Json, by: str
+) -> None:
+    body = registration(**({"agent_id": agent["id"]} if by == "agent_id" else {}))
+    gone = (Operation.UPDATE, ResourceType.AGENT, "UPDATE agents SET deleted_at = now()")
+
+    meanwhile(*gone)
+    anew = (await client.post("/agents/register", json=body)).json()
+    authz.deny = {(Operation.CREATE, ResourceType.AGENT)}
+    meanwhile(*gone)
+    refused = await client.post("/agents/register", json=registration(agent_id=anew["id"]))
+
+    assert (anew["id"] == agent["id"], anew["created_at"] == anew["updated_at"]) == (False, True)
+    assert (refused.status_code, (await client.get("/agents")).json()) == (403, [])
+
+
+async def test_an_agent_that_is_renamed_meanwhile_keeps_its_name(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, agent: Json
+) -> None:
+    meanwhile(Operation.UPDATE, ResourceType.AGENT, "UPDATE agents SET name = 'renamed'")
+
+    anew = (await client.post("/agents/register", json=registration())).json()
+
+    found = [(one["id"], one["name"]) for one in (await client.get("/agents")).json()]
+    assert found == [(anew["id"], "greeter"), (agent["id"], "renamed")]
+
+
+async def test_an_agent_that_is_deleted_meanwhile_gets_no_task(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, agent: Json, acp_server: AcpServer
+) -> None:
+    meanwhile(Operation.CREATE, ResourceType.TASK, "UPDATE agents SET deleted_at = now()")
+
+    answer = await rpc(client, agent, "task/create", {})
+
+    assert answer == rpc_error(-32603, f"agent '{agent['id']}' not found")
+    assert ((await client.get("/tasks")).json(), acp_server.requests) == ([], [])
+
+
+async def test_a_task_that_is_closed_meanwhile_takes_no_event(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, agent: Json, resources: Resources
+) -> None:
+    task = await create_task(client, agent)
+    meanwhile(Operation.UPDATE, ResourceType.TASK, "UPDATE tasks SET status = 'FAILED'")
+
+    answer = await rpc(client, agent, "event/send", {"task_id": task["id"], "content": TEXT})
+
+    message = f"task {task['id']} is FAILED; only a task that is RUNNING or INTERRUPTED takes events"
+    assert answer == rpc_error(-32603, message)
+    assert list(await fetch(resources, "SELECT 1 FROM events")) == []
+
+
+async def test_a_run_that_has_ended_meanwhile_is_not_canceled(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, resources: Resources
+) -> None:
+    run = await add_run(resources, await add_agent(resources), RunStatus.DUE)
+    meanwhile(Operation.CANCEL, ResourceType.RUN, "UPDATE runs SET status = 'succeeded'")
+
+    answer = await client.post(f"/runs/{run.id}/cancel")
+
+    assert (answer.status_code, (await read_run(resources, run.id)).status) == (400, RunStatus.SUCCEEDED)
+
+
+async def test_the_task_that_a_waiting_run_got_meanwhile_is_closed_with_it(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, resources: Resources
+) -> None:
+    agent = await add_agent(resources)
+    task, run = await add_task(resources, agent), await add_run(resources, agent, RunStatus.DUE)
+    meanwhile(Operation.CANCEL, ResourceType.RUN, "UPDATE runs SET task_id = :task_id", task_id=task.id)
+
+    answer = await client.post(f"/runs/{run.id}/cancel")
+
+    closed: dict[str, Any] = (await client.get(f"/tasks/{task.id}")).json()
+    assert (answer.json()["status"], closed["status"]) == ("canceled", "CANCELED")
