@@ -63,16 +63,21 @@ _MISSED_SQL = """
 """
 
 
-async def claim_page(session: AsyncSession, settings: Settings, page: PageRef, token: UUID) -> list[Claimed]:
-    """Claim the runs of a page that are due now; expired claims of the page are settled first."""
-    await settle_expired(session, page=page)
+async def claim_page(
+    session: AsyncSession, settings: Settings, page: PageRef, token: UUID, *, leave: Collection[UUID] = ()
+) -> list[Claimed]:
+    """Claim the runs of a page that are due now; expired claims of the page are settled first.
+
+    `leave` are runs that the caller is at work on: neither settled nor claimed.
+    """
+    await settle_expired(session, page=page, leave=leave)
     found = await rows(
         session,
         f"""
         WITH picked AS (
             SELECT * FROM runs
             WHERE batch_id = :batch_id AND lane = :lane AND page = :page AND status = 'due'
-                AND next_attempt_at <= clock_timestamp()
+                AND next_attempt_at <= clock_timestamp() AND id <> ALL(CAST(:leave AS uuid[]))
             ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
         )
         UPDATE runs r SET status = 'launching', attempt = r.attempt + 1, claimed_by = :token,
@@ -90,6 +95,7 @@ async def claim_page(session: AsyncSession, settings: Settings, page: PageRef, t
         lane=page.lane,
         page=page.page,
         token=token,
+        leave=list(leave),
         claim_seconds=settings.claim_seconds,
         late_seconds=settings.late_after_seconds,
         catch_up_seconds=settings.catch_up_within_seconds,
@@ -219,20 +225,29 @@ _SETTLE_EXPIRED_SQL = f"""
         SELECT id FROM runs
         WHERE finished_at IS NULL AND next_attempt_at <= statement_timestamp()
             AND status IN ('launching', 'running')
-            AND claimed_until < clock_timestamp() - make_interval(secs => :expired_seconds) {{page}}
+            AND claimed_until < clock_timestamp() - make_interval(secs => :expired_seconds)
+            AND id <> ALL(CAST(:leave AS uuid[])) {{page}}
         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED))
     RETURNING r.status
 """
 
 
 async def settle_expired(
-    session: AsyncSession, *, page: PageRef | None = None, expired_seconds: float = 0
+    session: AsyncSession,
+    *,
+    page: PageRef | None = None,
+    expired_seconds: float = 0,
+    leave: Collection[UUID] = (),
 ) -> int:
     """Settle the runs whose claim expired, so long ago or more, of one page or of all; returns how many."""
     of_page = "AND batch_id = :batch_id AND lane = :lane AND page = :page" if page else ""
     where = {"batch_id": page.batch_id, "lane": page.lane, "page": page.page} if page else {}
     settled = await rows(
-        session, _SETTLE_EXPIRED_SQL.replace("{page}", of_page), expired_seconds=expired_seconds, **where
+        session,
+        _SETTLE_EXPIRED_SQL.replace("{page}", of_page),
+        expired_seconds=expired_seconds,
+        leave=list(leave),
+        **where,
     )
     for row in settled:
         after_commit(session, SWEEP_REPAIRED.labels(kind="claim_expired").inc)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -77,6 +78,14 @@ class GroupWriter(Generic[Item, Result]):
                 future.set_result(result)
 
 
+class Marked(Enum):
+    """What became of a mark."""
+
+    YES = auto()  # committed: the run may be sent
+    CANCELED = auto()  # somebody has asked to cancel it
+    LOST = auto()  # the claim has expired, or the run is not its launch's own any more
+
+
 @dataclass(frozen=True)
 class Mark:
     """A run that is about to be sent."""
@@ -117,7 +126,7 @@ class Dispatch:
         # One page's rows are written at a time, so that it is being sent while the next one's are written.
         self.preparing = asyncio.Lock()
         self._in_flight = {lane: AGENT_REQUESTS_IN_FLIGHT.labels(lane=lane) for lane in Lane}
-        self.marks: GroupWriter[Mark, bool] = GroupWriter(self._mark)
+        self.marks: GroupWriter[Mark, Marked] = GroupWriter(self._mark)
         self.outcomes: GroupWriter[Outcome, Recorded] = GroupWriter(self._record)
 
     @asynccontextmanager
@@ -137,7 +146,7 @@ class Dispatch:
             if not window.users:
                 del self._windows[key]
 
-    async def _mark(self, marks: Sequence[Mark]) -> list[bool]:
+    async def _mark(self, marks: Sequence[Mark]) -> list[Marked]:
         async with self._resources.db.single() as session:
             found = await rows(
                 session,
@@ -146,8 +155,11 @@ class Dispatch:
                 tokens=[mark.token for mark in marks],
                 created=[mark.task_created for mark in marks],
             )
-        marked = {row["id"] for row in found}
-        return [mark.run_id in marked for mark in marks]
+        marked = {
+            row["id"]: Marked.YES if row["marked"] else Marked.CANCELED if row["cancel"] else Marked.LOST
+            for row in found
+        }
+        return [marked.get(mark.run_id, Marked.LOST) for mark in marks]
 
     async def _record(self, outcomes: Sequence[Outcome]) -> list[Recorded]:
         """Keeps trying while the database is away: what an agent has done must not be lost.
@@ -175,12 +187,16 @@ _MARK_SQL = """
         SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[]), CAST(:created AS boolean[]))
             AS m (run_id, token, created)
     ), mine AS (
-        SELECT r.id, m.created FROM runs r JOIN marks m ON m.run_id = r.id AND m.token = r.claimed_by
-        WHERE r.status = 'launching' AND r.claimed_until > clock_timestamp()
-            AND r.cancel_requested_at IS NULL
+        SELECT r.id, m.created, r.cancel_requested_at IS NOT NULL AS cancel,
+            r.claimed_until > clock_timestamp() AS held
+        FROM runs r JOIN marks m ON m.run_id = r.id AND m.token = r.claimed_by
+        WHERE r.status = 'launching'
         ORDER BY r.id FOR NO KEY UPDATE OF r
+    ), marked AS (
+        UPDATE runs r SET sending_at = clock_timestamp(), updated_at = clock_timestamp(),
+            task_created_at = CASE WHEN mine.created THEN coalesce(r.task_created_at, clock_timestamp()) END
+        FROM mine WHERE r.id = mine.id AND mine.held AND NOT mine.cancel
+        RETURNING r.id
     )
-    UPDATE runs r SET sending_at = clock_timestamp(), updated_at = clock_timestamp(),
-        task_created_at = CASE WHEN mine.created THEN coalesce(r.task_created_at, clock_timestamp()) END
-    FROM mine WHERE r.id = mine.id RETURNING r.id
+    SELECT mine.id, mine.cancel, marked.id IS NOT NULL AS marked FROM mine LEFT JOIN marked USING (id)
 """

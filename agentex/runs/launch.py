@@ -21,7 +21,7 @@ from agentex.executors.base import Answer, Lane
 from agentex.ids import new_id
 from agentex.resources import Resources
 from agentex.runs.claims import claim_page, read_held, release, renew, seconds_to_next_attempt
-from agentex.runs.dispatch import Dispatch, Mark, Window
+from agentex.runs.dispatch import Dispatch, Mark, Marked, Window
 from agentex.runs.finish import (
     Failed,
     Outcome,
@@ -130,7 +130,11 @@ class Launch:
 
     async def _start_due(self) -> None:
         async with self.resources.db.begin() as session:
-            claimed = await claim_page(session, self.resources.settings, self.page, self.token)
+            # A run of this launch may be due again, its claim settled while this process or the database was
+            # stopped; it is left alone until its first sending has ended here.
+            claimed = await claim_page(
+                session, self.resources.settings, self.page, self.token, leave=list(self.in_flight)
+            )
         if not claimed:
             return
         # A new attempt: an agent that was silent is asked again.
@@ -182,7 +186,7 @@ class Launch:
             if self.stop.is_set():
                 return None
             outcome = await self._mark_and_send(flight, window)
-            return outcome, await self._record(flight, outcome)
+            return None if outcome is None else (outcome, await self._record(flight, outcome))
 
     async def _open_task(self, item: Prepared, window: Window) -> Outcome | None:
         """None when the agent knows the task; else what becomes of the run."""
@@ -197,15 +201,24 @@ class Launch:
                 return self._failed(item, failure)
         return None
 
-    async def _mark_and_send(self, flight: _InFlight, window: Window) -> Outcome:
+    async def _mark_and_send(self, flight: _InFlight, window: Window) -> Outcome | None:
+        """What came of it; None when its claim was lost before it was sent."""
         item = flight.item
         if (silent := self._silent(item)) is not None:
             return silent
         flight.step = Step.MARKING
         asked_at = self._loop_time()
-        not_marked = await self._mark(item)
-        if not_marked is not None:
-            return not_marked
+        try:
+            marked = await self.dispatch.marks.submit(Mark(item.run.id, self.token, item.executor.opens_task))
+        except DATABASE_ERRORS as error:
+            if not is_unavailable(error):
+                raise
+            # Perhaps marked, certainly not sent: the record clears the mark.
+            return outcome_of_wait(item.run, self.token, item.definition, "the database was away")
+        if marked is Marked.LOST:
+            return None
+        if marked is Marked.CANCELED:
+            return Outcome(item.run.id, self.token, RunStatus.CANCELED)
         async with window.requests:
             if self._loop_time() - asked_at > self.resources.settings.claim_seconds / 2:
                 # This process was stopped since: its claim may be gone, so nothing is sent on its strength.
@@ -239,19 +252,6 @@ class Launch:
     async def _record(self, flight: _InFlight, outcome: Outcome) -> Recorded:
         flight.step = Step.RECORDING
         return await self.dispatch.outcomes.submit(outcome)
-
-    async def _mark(self, item: Prepared) -> Outcome | None:
-        """None when the run is marked; else what becomes of it."""
-        try:
-            if await self.dispatch.marks.submit(Mark(item.run.id, self.token, item.executor.opens_task)):
-                return None
-        except DATABASE_ERRORS as error:
-            if not is_unavailable(error):
-                raise
-            # Perhaps marked, certainly not sent: the record clears the mark.
-            return outcome_of_wait(item.run, self.token, item.definition, "the database was away")
-        # Not ours any more, in which case this writes nothing, or canceled before it was sent.
-        return Outcome(item.run.id, self.token, RunStatus.CANCELED)
 
     async def _answer(self, flight: _InFlight) -> Answer:
         shown: list[asyncio.Task[None]] = []

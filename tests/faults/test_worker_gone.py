@@ -61,6 +61,28 @@ async def test_worker_stopped_past_its_claim_starts_no_further_group(
     assert_nothing_lost_or_doubled(after, agent, PAGE)
 
 
+@pytest.mark.timeout(180)
+async def test_worker_alone_stopped_past_its_claims_goes_on_and_cancels_nothing(
+    make_stack: Callable[..., Stack],
+) -> None:
+    """A machine that slept: nobody has settled the claims meanwhile."""
+    stack = make_stack(claim_seconds=6, event_send_timeout_seconds=120)
+    worker = stack.start()
+    agent = await begin_page(stack, PAGE)
+    worker.process.freeze()
+
+    async def expired() -> bool:
+        found = await stack.sql(
+            "SELECT 1 FROM runs WHERE status = 'launching' AND claimed_until > clock_timestamp()"
+        )
+        return not found
+
+    await stack.until(expired, "the claims expired")
+    worker.process.thaw()
+    await until_page_ended(stack, agent, PAGE)
+    assert_nothing_lost_or_doubled(await stack.runs(), agent, PAGE)
+
+
 async def metrics(worker: WorkerProcess) -> str:
     """What a worker measures."""
     async with aiohttp.ClientSession() as session, session.get(f"{worker.url}/metrics") as answer:

@@ -23,7 +23,7 @@ from agentex.runs.claims import (
     seconds_to_next_attempt,
     settle_expired,
 )
-from agentex.runs.dispatch import Dispatch, Mark
+from agentex.runs.dispatch import Dispatch, Mark, Marked
 from agentex.runs.models import Run, RunCause, RunReason, RunStatus
 from agentex.runs.pages import PageRef
 from tests.api.ledger.stage import add_run, fetch, minutes, read_run, seconds
@@ -331,14 +331,14 @@ async def test_a_mark_is_refused_for_what_is_lost_expired_or_canceled(
         *[dispatch.marks.submit(Mark(run.id, TOKEN, task_created=True)) for run in made.values()]
     )
     assert dict(zip(made, marked, strict=True)) == {
-        "mine": True,
-        "theirs": False,
-        "expired": False,
-        "ended": False,
-        "to be canceled": False,
+        "mine": Marked.YES,
+        "theirs": Marked.LOST,
+        "expired": Marked.LOST,
+        "ended": Marked.LOST,
+        "to be canceled": Marked.CANCELED,
     }
     sending = {name: (await read_run(resources, run.id)).sending_at is not None for name, run in made.items()}
-    assert sending == dict(zip(made, marked, strict=True))
+    assert sending == {name: name == "mine" for name in made}
 
 
 @pytest.mark.parametrize("task_created", [True, False])
@@ -349,3 +349,16 @@ async def test_a_mark_notes_whether_the_agent_knows_the_task(
     run = await in_page(resources, agent, RunStatus.LAUNCHING, **held)
     await Dispatch(resources).marks.submit(Mark(run.id, TOKEN, task_created))
     assert ((await read_run(resources, run.id)).task_created_at is not None) is task_created
+
+
+async def test_a_claim_leaves_what_its_launch_is_still_at_work_on(resources: Resources, agent: Agent) -> None:
+    """Its claims may have expired, or been settled, while the process or Postgres was stopped."""
+    past = datetime.now(UTC) - minutes(1)
+    settled = await in_page(resources, agent, next_attempt_at=past)
+    other = await in_page(resources, agent, next_attempt_at=past)
+    held = {"claimed_by": TOKEN, "claimed_until": past, "next_attempt_at": past}
+    expired = await in_page(resources, agent, RunStatus.LAUNCHING, **held)
+    async with resources.db.begin() as session:
+        claimed = await claim_page(session, resources.settings, PAGE, TOKEN, leave=[settled.id, expired.id])
+    after = [(await read_run(resources, run.id)).status for run in (settled, expired)]
+    assert ([run.id for run in claimed], after) == ([other.id], [RunStatus.DUE, RunStatus.LAUNCHING])

@@ -11,7 +11,7 @@ from agentex.agents.models import Agent
 from agentex.database import rows
 from agentex.executors.base import Lane
 from agentex.resources import Resources
-from agentex.runs.dispatch import Dispatch, Mark
+from agentex.runs.dispatch import Dispatch, Mark, Marked
 from agentex.runs.launch import Launch
 from agentex.runs.models import RunStatus
 from agentex.runs.pages import PageRef
@@ -122,7 +122,7 @@ async def test_a_process_that_was_stopped_behind_its_mark_sends_nothing(
     launch, stopped_seconds = new_launch(hooked), 0.0
     submit = launch.dispatch.marks.submit
 
-    async def slow(mark: Mark) -> bool:
+    async def slow(mark: Mark) -> Marked:
         nonlocal stopped_seconds
         made = await submit(mark)
         stopped_seconds = hooked.settings.claim_seconds
