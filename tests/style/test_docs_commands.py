@@ -72,7 +72,7 @@ def test_make_knows_the_target(command: str) -> None:
 
 def test_make_help_lists_the_targets_of_the_documents() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    targets = {line.split()[0] for line in listed.splitlines()}
+    targets = {line.split()[0] for line in listed.splitlines() if line.strip()}
     assert {shlex.split(command)[1] for command in MAKE} - targets == set()
 
 
