@@ -85,13 +85,13 @@ class PageThatDoesNotWait:
 
 @workflow.defn(name="PageWorkflow")
 class PageThatNeverStartsAnew:
-    """Any number of rounds in one history."""
+    """Any number of rounds in one history, and a minute between them: how long a timer is may change."""
 
     @workflow.run
     async def run(self, page: Document) -> None:
         """Launch and wait for ever."""
-        while (result := await _activity("launch_page", page))["next_attempt_in_seconds"] is not None:
-            await _wait(result["next_attempt_in_seconds"])
+        while (await _activity("launch_page", page))["next_attempt_in_seconds"] is not None:
+            await workflow.sleep(MINUTE)
 
 
 @workflow.defn(name="TickWorkflow")
