@@ -18,10 +18,14 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, reset_tzpath
 
 from agentex.cadence.base import DAY, EPOCH
 from agentex.errors import InvalidInput
+
+# The tzdata package alone: by default a machine's own files come first, and two machines with other ones would
+# disagree on what is owed (13 zones between 2025b and 2026).
+reset_tzpath(to=())
 
 # Longer than any fold: the longest, a zone crossing the date line eastwards, is 24 h.
 _LOOK_BACK = 2 * DAY
