@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo, reset_tzpath
 from agentex.cadence.base import DAY, EPOCH
 from agentex.errors import InvalidInput
 
-# The tzdata package alone: by default a machine's own files come first, and two machines with other ones would
+# The tzdata package alone: a machine's own files come first otherwise, and two machines with other ones would
 # disagree on what is owed (13 zones between 2025b and 2026).
 reset_tzpath(to=())
 

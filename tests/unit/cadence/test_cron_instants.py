@@ -82,8 +82,8 @@ sao_paulo_midnight_after_fold | 0 0 * * * | America/Sao_Paulo | 2018-02-17 12:00
 sao_paulo_every_hour_of_the_folds_day | 30 * 17 2 * | America/Sao_Paulo | 2018-02-18 00:00 | 2018-02-18 00:30, 2018-02-18 01:30, 2018-02-18 02:30, 2019-02-17 03:30
 beirut_fold_before_midnight | 30 23 * * * | Asia/Beirut | 2026-10-24 12:00 | 2026-10-24 20:30, 2026-10-25 21:30
 cairo_fold_by_date | 0 23 31 10 * | Africa/Cairo | 2024-10-01 00:00 | 2024-10-31 20:00, 2025-10-31 21:00
-havana_fold_after_midnight | 0 0 * * * | America/Havana | 2026-10-31 12:00 | 2026-11-01 04:00, 2026-11-02 05:00
-havana_every_hour_of_the_folds_day | 0 * 1 11 * | America/Havana | 2026-11-01 03:30 | 2026-11-01 04:00, 2026-11-01 05:00, 2026-11-01 06:00
+havana_fold_after_midnight | 0 0 * * * | America/Havana | 2025-11-01 12:00 | 2025-11-02 04:00, 2025-11-03 05:00
+havana_every_hour_of_the_folds_day | 0 * 2 11 * | America/Havana | 2025-11-02 03:30 | 2025-11-02 04:00, 2025-11-02 05:00, 2025-11-02 06:00
 lord_howe_half_hour_fold | 45 1 * * * | Australia/Lord_Howe | 2026-04-04 00:00 | 2026-04-04 14:45, 2026-04-05 15:15
 lord_howe_every_hour_over_fold | 45 * * * * | Australia/Lord_Howe | 2026-04-04 14:00 | 2026-04-04 14:45, 2026-04-04 15:15, 2026-04-04 16:15
 lord_howe_half_hours_over_fold | */30 * * * * | Australia/Lord_Howe | 2026-04-04 14:20 | 2026-04-04 14:30, 2026-04-04 15:00, 2026-04-04 15:30
