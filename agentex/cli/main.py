@@ -105,9 +105,20 @@ def describe_wrong_settings(error: ValidationError) -> list[str]:
         field = str(problem["loc"][0]) if problem["loc"] else ""
         variable = field if field.isupper() else f"{prefix}{field}".upper()
         reason = problem["msg"].removeprefix("Value error, ")
-        shown = f"{variable} is {problem['input']!r}"
+        if not field:
+            # About several settings: the reason names them, and the input would be all there are.
+            lines.append(reason)
+            continue
+        shown = f"{variable} is {'***' if _is_secret(field) else repr(problem['input'])}"
         lines.append(reason if reason.startswith(shown) else f"{shown}: {reason}")
     return lines
+
+
+def _is_secret(field: str) -> bool:
+    from agentex.settings import Settings
+
+    known = Settings.model_fields.get(field)
+    return known is not None and "SecretStr" in str(known.annotation)
 
 
 if __name__ == "__main__":
