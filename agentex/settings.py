@@ -137,7 +137,7 @@ class Settings(BaseSettings):
     @classmethod
     def _host_and_port(cls, value: str) -> str:
         # The client would first look at it when it connects, and take a scheme for a host.
-        if not _HOST_AND_PORT.fullmatch(value):
+        if not _HOST_AND_PORT.fullmatch(value) or int(value.rpartition(":")[2]) > 65535:
             raise ValueError(f"AGENTEX_TEMPORAL_ADDRESS is {value!r}; it takes HOST:PORT, without a scheme")
         return value
 

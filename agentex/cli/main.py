@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agentex.settings import Settings
 
 WRONG_SETTING = 2
+NOT_WELL = 1
 app = typer.Typer(
     help="Starts agent runs on a schedule, on an event or on demand, and can always say what ran.",
     no_args_is_help=True,
@@ -48,6 +49,24 @@ def migrate() -> None:
     from agentex.database import migrate as migrate_database
 
     migrate_database(settings)
+
+
+@app.command()
+def check(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line each.")] = False,
+) -> None:
+    """Say what is reachable, what is missing and what to do. Writes nothing; exits 1 unless all is well."""
+    settings = _settings()
+    import asyncio
+
+    from agentex.check import check as check_all
+
+    report = asyncio.run(check_all(settings))
+    if as_json:
+        print(report.model_dump_json(indent=2))
+    else:
+        print("\n".join(finding.line for finding in report.checks))
+    raise typer.Exit(0 if report.ok else NOT_WELL)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -170,7 +170,7 @@ async def test_without_an_api_key_there_is_no_bearer_token(proxy: TlsProxy, auth
 
 
 @asynccontextmanager
-async def listening_to_nobody() -> AsyncIterator[str]:
+async def listening_to_nobody() -> AsyncGenerator[str]:
     """A server that takes connections and leaves them alone; the kernel does, before anybody accepts."""
     held: set[asyncio.StreamWriter] = set()
     server = await asyncio.start_server(lambda _, writer: held.add(writer), "127.0.0.1", 0)

@@ -114,7 +114,9 @@ def test_an_address_is_host_and_port(address: str) -> None:
     assert Settings(temporal_address=address).temporal_address == address
 
 
-@pytest.mark.parametrize("address", ["", "temporal", "https://temporal:7233", "temporal:http", "a b:7233"])
+@pytest.mark.parametrize(
+    "address", ["", "temporal", "https://temporal:7233", "a:http", "a b:7233", "a:99999"]
+)
 def test_any_other_address_is_an_error(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     assert wrong(monkeypatch, AGENTEX_TEMPORAL_ADDRESS=address) == [
         f"AGENTEX_TEMPORAL_ADDRESS is {address!r}; it takes HOST:PORT, without a scheme"
