@@ -35,10 +35,11 @@ _MEANINGS = (
         "it wants a client certificate; set AGENTEX_TEMPORAL_TLS_CERT_FILE and _KEY_FILE",
     ),
     ("InvalidContentType", "it does not speak TLS, or not on this port; see AGENTEX_TEMPORAL_TLS"),
+    ("fatal alert", "it refused the TLS connection, or this client certificate"),
     ("AlertReceived", "it refused the TLS connection, or this client certificate"),
     ("dns error", "its name is not known"),
     ("ConnectionRefused", "connection refused"),
-    ("transport error", "it closed the connection: does it want TLS, or another client certificate?"),
+    ("hyper::Error", "it closed the connection: does it want TLS, or another client certificate?"),
 )
 
 

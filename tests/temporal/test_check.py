@@ -24,6 +24,7 @@ from agentex.resources import Resources
 from agentex.settings import Settings, WorkerQueue
 from tests.support.postgres import PostgresServer
 from tests.support.tls import Authority, TlsProxy
+from tests.temporal.workers import eventually
 
 # They need not be on this machine, and most tests have none.
 PROCESSES = {"api", "worker"}
@@ -80,7 +81,18 @@ async def sweep_schedules(resources: Resources) -> None:
 
 
 @pytest.fixture
-async def whole(resources: Resources, workers: None) -> Resources:
+async def polling(settings: Settings, workers: None) -> None:
+    """Workers that Temporal has heard of: each started a moment ago, and asks on its own time."""
+
+    async def polled() -> bool:
+        findings = await found(settings)
+        return all(findings[f"queue {queue}"].state is State.OK for queue in WorkerQueue)
+
+    await eventually(polled)
+
+
+@pytest.fixture
+async def whole(resources: Resources, polling: None) -> Resources:
     """A stack that is well: workers, and the Schedules of the minute and of two clocks."""
     await add_clocks(resources, 7, 90)
     await sweep_schedules(resources)
@@ -195,7 +207,7 @@ async def test_one_schedule_that_lacks_is_named(whole: Resources) -> None:
     assert detail == f"3 of 4 are there (one a minute, 3 more); {lacking} lack"
 
 
-@pytest.mark.usefixtures("workers")
+@pytest.mark.usefixtures("polling")
 async def test_the_minute_s_schedule_belongs_to_every_stack(resources: Resources) -> None:
     assert not_well(await found(resources.settings)) == {"schedules": "missing"}
     await ensure(resources.temporal, resources.settings, None)

@@ -11,9 +11,12 @@ import pytest
 from pydantic import SecretStr
 
 from agentex.dev.temporal import EmbeddedTemporal
-from agentex.settings import Settings
+from agentex.resources import Resources, open_resources
+from agentex.schedules.workflow import Tick, TickWorkflow
+from agentex.settings import Settings, WorkerQueue
 from agentex.temporal import Temporal, connect, explain
 from tests.support.tls import Authority, TlsProxy
+from tests.temporal.workers import running_workers
 
 SERVER_NAME = "temporal.test"
 API_KEY = "tocsin"
@@ -140,6 +143,23 @@ async def test_mutual_tls_works_with_a_certificate(mutual: TlsProxy, authority: 
     files = {"temporal_tls_cert_file": client.certificate, "temporal_tls_key_file": client.key}
     temporal = await Temporal.open(settings_for(mutual, authority, **files))
     assert await temporal.probe() is True
+
+
+async def test_workers_poll_over_mutual_tls(
+    mutual: TlsProxy, authority: Authority, database_url: str, resources: Resources
+) -> None:
+    client = authority.issue("client")
+    files = {"temporal_tls_cert_file": client.certificate, "temporal_tls_key_file": client.key}
+    prefix = {"temporal_task_queue": resources.settings.temporal_task_queue, "database_url": database_url}
+    settings = settings_for(mutual, authority, **files, **prefix)
+    async with open_resources(settings) as over_tls, running_workers(over_tls):
+        tick = await resources.temporal.client.start_workflow(
+            TickWorkflow.run,
+            Tick(settings.temporal_task_queue, "minute"),
+            id=f"{settings.temporal_task_queue}:tick",
+            task_queue=settings.task_queue(WorkerQueue.TICKS),
+        )
+        assert await tick.result() == 1
 
 
 async def test_mutual_tls_fails_without_a_certificate(mutual: TlsProxy, authority: Authority) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the connection to Temporal: what goes together, and what a wrong one is answered with."""
+"""Settings of the connection to Temporal: what goes together, and how a wrong one is told."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from agentex.cli.main import describe_wrong_settings
 from agentex.settings import Settings
+from agentex.temporal import explain
 from tests.support.tls import Authority
 
 CA, CERT, KEY = (f"AGENTEX_TEMPORAL_TLS_{name}_FILE" for name in ("CA", "CERT", "KEY"))
@@ -121,3 +122,22 @@ def test_any_other_address_is_an_error(monkeypatch: pytest.MonkeyPatch, address:
     assert wrong(monkeypatch, AGENTEX_TEMPORAL_ADDRESS=address) == [
         f"AGENTEX_TEMPORAL_ADDRESS is {address!r}; it takes HOST:PORT, without a scheme"
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("error: InvalidCertificate(Expired)", "has expired"),
+        # A server of TLS 1.2 and of 1.3, without a client certificate and with one of a stranger's.
+        ("error: AlertReceived(HandshakeFailure)", "this client certificate"),
+        ("error: AlertReceived(UnknownCA)", "this client certificate"),
+        ('message: "transport error", error: "received fatal alert: CertificateRequired"', "wants a client"),
+        ('message: "transport error", error: "received fatal alert: UnknownCA"', "this client certificate"),
+        ('ConnectError("dns error", Custom { kind: Uncategorized })', "its name is not known"),
+        ("hyper::Error(Io, Kind(ConnectionReset))", "does it want TLS"),
+        ('code: Cancelled, hyper::Error(Canceled, "connection closed")', "does it want TLS"),
+        ("what nobody has seen yet", "what nobody has seen yet"),
+    ],
+)
+def test_a_failed_connection_is_explained(said: str, words: str) -> None:
+    assert words in explain(RuntimeError(f"Failed client connect: {said}"))
