@@ -22,6 +22,7 @@ from agentex.dev.ports import free_port
 from agentex.ids import clock_schedule_id
 from agentex.resources import Resources
 from agentex.settings import Settings, WorkerQueue
+from agentex.temporal import Temporal
 from tests.support.postgres import PostgresServer
 from tests.support.tls import Authority, TlsProxy
 from tests.temporal.workers import eventually
@@ -211,8 +212,17 @@ async def test_one_schedule_that_lacks_is_named(whole: Resources) -> None:
 async def test_the_minute_s_schedule_belongs_to_every_stack(resources: Resources) -> None:
     assert not_well(await found(resources.settings)) == {"schedules": "missing"}
     await ensure(resources.temporal, resources.settings, None)
-    # Also while the listing does not have it yet.
     assert not_well(await found(resources.settings)) == {}
+
+
+async def test_schedules_that_are_not_listed_yet_do_not_lack(
+    whole: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lagging(temporal: Temporal, settings: Settings) -> set[str]:
+        return set()
+
+    monkeypatch.setattr("agentex.check.list_ids", lagging)
+    assert not_well(await found(whole.settings)) == {}
 
 
 async def test_queues_without_a_worker(resources: Resources) -> None:
