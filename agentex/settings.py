@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -16,6 +19,21 @@ class WorkerQueue(StrEnum):
     TICKS = "ticks"
     DELIVER = "deliver"
     ANSWERS = "answers"
+
+
+# Each of them means TLS; the key too, for it must not travel in the clear.
+_TLS_SETTINGS = (
+    "temporal_tls_ca_file",
+    "temporal_tls_cert_file",
+    "temporal_tls_key_file",
+    "temporal_tls_server_name",
+    "temporal_api_key",
+)
+_HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/@\[\]]+):[0-9]{1,5}")
+
+
+def _variable(name: str) -> str:
+    return f"AGENTEX_{name.upper()}"
 
 
 class Settings(BaseSettings):
@@ -34,6 +52,16 @@ class Settings(BaseSettings):
 
     temporal_address: str = "127.0.0.1:7233"
     temporal_namespace: str = "default"
+    # On as soon as one of the next settings is given, too. Without a CA file the system's authorities count.
+    temporal_tls: bool | None = None
+    temporal_tls_ca_file: Path | None = None
+    # mTLS: both or none; PEM, the key without a passphrase. Read at the start: a renewed one wants a restart.
+    temporal_tls_cert_file: Path | None = None
+    temporal_tls_key_file: Path | None = None
+    # The name in the server's certificate, where it is not the address.
+    temporal_tls_server_name: str | None = None
+    # Temporal Cloud's other way than mTLS; sent as `authorization: Bearer …`.
+    temporal_api_key: SecretStr | None = None
     # Prefix of the three task queues and of every Temporal id, so that two stacks can share a namespace.
     temporal_task_queue: str = "agentex"
     # A call to a Temporal that is down blocks 9.8 s without a limit of ours.
@@ -104,6 +132,76 @@ class Settings(BaseSettings):
         if not isinstance(value, str) or value not in flags:
             raise ValueError(f"ENABLE_AGENT_RUN_SCHEDULES is {value!r}; it takes true, false, 1 or 0")
         return flags[value]
+
+    @field_validator("temporal_address")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        # The client would first look at it when it connects, and take a scheme for a host.
+        if not _HOST_AND_PORT.fullmatch(value) or int(value.rpartition(":")[2]) > 65535:
+            raise ValueError(f"AGENTEX_TEMPORAL_ADDRESS is {value!r}; it takes HOST:PORT, without a scheme")
+        return value
+
+    @field_validator(*_TLS_SETTINGS, "temporal_tls", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        # What a compose file or a chart leaves of a variable without a value; Path("") would be a folder.
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("temporal_tls_ca_file", "temporal_tls_cert_file", "temporal_tls_key_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                value.read_bytes()
+            except OSError as error:
+                raise ValueError(f"cannot be read ({error.strerror})") from None
+        return value
+
+    @field_validator("temporal_tls_ca_file")
+    @classmethod
+    def _holds_authorities(cls, value: Path | None) -> Path | None:
+        try:
+            if value is not None:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+        except ssl.SSLError:
+            raise ValueError("holds no certificate (PEM)") from None
+        return value
+
+    @field_validator("temporal_api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        # A key from a file has a newline at its end.
+        key = value.get_secret_value().strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("has characters that no HTTP header takes")
+        return SecretStr(key)
+
+    @model_validator(mode="after")
+    def _tls_fits_together(self) -> Self:
+        given = [name for name in _TLS_SETTINGS if getattr(self, name) is not None]
+        if self.temporal_tls is False and given:
+            raise ValueError(f"AGENTEX_TEMPORAL_TLS is false, but {_variable(given[0])} needs TLS")
+        certificate, key = self.temporal_tls_cert_file, self.temporal_tls_key_file
+        if certificate is None and key is None:
+            return self
+        names = f"{_variable('temporal_tls_cert_file')} and {_variable('temporal_tls_key_file')}"
+        if certificate is None or key is None:
+            raise ValueError(
+                f"{names} are given both or not at all; the {'key' if key else 'cert'} stands alone"
+            )
+        try:
+            # With a callable, an encrypted key is an error rather than a question at the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=str)
+        except ssl.SSLError:
+            raise ValueError(f"{names} are not a certificate and its key (PEM, no passphrase)") from None
+        return self
+
+    @property
+    def temporal_uses_tls(self) -> bool:
+        """Whether Temporal is spoken to over TLS: asked for, or needed by another setting."""
+        return bool(self.temporal_tls) or any(getattr(self, name) is not None for name in _TLS_SETTINGS)
 
     @cached_property
     def async_database_url(self) -> str:

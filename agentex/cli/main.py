@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+import os
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from agentex.settings import Settings
 
 WRONG_SETTING = 2
+NOT_WELL = 1
 app = typer.Typer(
     help="Starts agent runs on a schedule, on an event or on demand, and can always say what ran.",
     no_args_is_help=True,
@@ -51,6 +53,21 @@ def migrate() -> None:
 
 
 @app.command()
+def check(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line each.")] = False,
+) -> None:
+    """Say what is reachable, what is missing and what to do. Writes nothing; exits 1 unless all is well."""
+    settings = _settings()
+    import asyncio
+
+    from agentex.check import check as check_all
+
+    report = asyncio.run(check_all(settings))
+    lines = [report.model_dump_json(indent=2)] if as_json else [one.line for one in report.checks]
+    _print_and_leave(lines, 0 if report.ok else NOT_WELL)
+
+
+@app.command()
 def dev(
     data_dir: Annotated[Path, typer.Option(help="Data and logs of the stack.")] = Path(".agentex"),
 ) -> None:
@@ -73,6 +90,14 @@ def openapi(
         print(openapi_yaml(), end="")
     else:
         output.write_text(openapi_yaml(), encoding="utf-8")
+
+
+def _print_and_leave(lines: Sequence[str], code: int) -> NoReturn:
+    """Not by an exit of the interpreter's: temporalio's threads abort one now and then (sdk-python#300)."""
+    # Whoever reads may have read enough.
+    with contextlib.suppress(BrokenPipeError):
+        print("\n".join(lines), flush=True)
+    os._exit(code)
 
 
 def _settings() -> Settings:
@@ -105,9 +130,20 @@ def describe_wrong_settings(error: ValidationError) -> list[str]:
         field = str(problem["loc"][0]) if problem["loc"] else ""
         variable = field if field.isupper() else f"{prefix}{field}".upper()
         reason = problem["msg"].removeprefix("Value error, ")
-        shown = f"{variable} is {problem['input']!r}"
+        if not field:
+            # About several settings: the reason names them, and the input would be all there are.
+            lines.append(reason)
+            continue
+        shown = f"{variable} is {'***' if _is_secret(field) else repr(problem['input'])}"
         lines.append(reason if reason.startswith(shown) else f"{shown}: {reason}")
     return lines
+
+
+def _is_secret(field: str) -> bool:
+    from agentex.settings import Settings
+
+    known = Settings.model_fields.get(field)
+    return known is not None and "SecretStr" in str(known.annotation)
 
 
 if __name__ == "__main__":
