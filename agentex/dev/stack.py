@@ -144,23 +144,26 @@ class Stack:
         for name in self._agents:
             self._await(name, lambda name=name: self._agent_id(name) is not None)
 
-    def _await(self, name: str, condition: Callable[[], bool], what: str | None = None) -> None:
+    def _await(self, name: str, condition: Callable[[], bool]) -> None:
         """Wait until a part is ready, and say so."""
-        what = what or f"{name} being ready (log: {self._log(name)})"
+        what = f"{name} being ready (log: {self._log(name)})"
         self._supervisor.wait_for(condition, what, _READY_SECONDS)
         say(f"  {name:<12}ready after {time.monotonic() - self._began:.1f} s")
 
     def _await_servers(self) -> None:
-        if postgres := self._postgres:
-            self._await("postgres", postgres.is_ready)
-        if temporal := self._temporal:
-            self._await("temporal", temporal.is_ready)
-            return
+        if self._postgres:
+            self._await("postgres", self._postgres.is_ready)
+        if self._temporal:
+            self._await("temporal", self._temporal.is_ready)
+        else:
+            self._refuse_silent_temporal()
+
+    def _refuse_silent_temporal(self) -> None:
+        """One of the caller's own that is away would only show as a worker that is never ready."""
         address = self._environment["AGENTEX_TEMPORAL_ADDRESS"]
         host, _, port = address.rpartition(":")
-        if port.isdigit():
-            what = f"Temporal accepting connections at {address} (AGENTEX_TEMPORAL_ADDRESS)"
-            self._await("temporal", lambda: accepts(int(port), host.strip("[]")), what)
+        if not port.isdigit() or not accepts(int(port), host.strip("[]")):
+            raise StackError(f"Temporal at {address} (AGENTEX_TEMPORAL_ADDRESS) takes no connections")
 
     def _agent_id(self, name: str) -> str | None:
         """Its id once it has registered now; an earlier start's row in the database would not tell."""
