@@ -1,6 +1,6 @@
 """Migrates the database as soon as its server accepts connections.
 
-python -m agentex.dev.migrate
+python -m agentex.dev.migrate SECONDS_TO_WAIT
 
 Started together with Postgres: the imports, the longer half of it, then cost nothing.
 """
@@ -17,7 +17,6 @@ import asyncpg
 from agentex.database import migrate
 from agentex.settings import Settings
 
-_SECONDS = 60
 _POLL_SECONDS = 0.03
 _OLDEST = 15
 
@@ -39,14 +38,14 @@ async def _connect(url: str) -> _Connection:
     return cast("_Connection", await asyncpg.connect(url))  # pyright: ignore[reportUnknownMemberType] (no types)
 
 
-async def _server_version(settings: Settings) -> int:
+async def _server_version(settings: Settings, seconds: float) -> int:
     """The major version, once it accepts connections.
 
     Raises OSError or asyncpg.CannotConnectNowError when it does not in time, asyncpg.PostgresError when it
     refuses.
     """
     url = settings.async_database_url.replace("+asyncpg", "", 1)
-    deadline = time.monotonic() + _SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             connection = await _connect(url)
@@ -63,7 +62,7 @@ def main() -> None:
     """One line on stderr and exit code 1 when the server cannot be used. Raises what migrating raises."""
     settings = Settings()
     try:
-        major = asyncio.run(_server_version(settings))
+        major = asyncio.run(_server_version(settings, float(sys.argv[1])))
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         sys.exit(f"cannot connect to Postgres: {error}")
     if major < _OLDEST:

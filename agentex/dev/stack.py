@@ -31,6 +31,8 @@ from agentex.dev.warden import Warden
 from agentex.settings import Settings
 
 _READY_SECONDS = 60
+# A Postgres of the caller's own should be up before, or come up together with the stack.
+_OWN_SERVER_SECONDS = 10
 # Services end first, so that they can still write; then Temporal, which has nothing to save, then Postgres.
 _SERVICE_ENDING = Ending(signal.SIGINT, 10, rank=0)
 _TEMPORAL_ENDING = Ending(signal.SIGKILL, 5, rank=1)
@@ -212,7 +214,8 @@ class Stack:
         self._supervise(name, lambda: spawn(command, self._log(name)), _SERVICE_ENDING)
 
     def _start_migration(self) -> Child:
-        command, log = self._python("agentex.dev.migrate"), self._log("migrate")
+        seconds = _READY_SECONDS if self._postgres else _OWN_SERVER_SECONDS
+        command, log = self._python("agentex.dev.migrate", str(seconds)), self._log("migrate")
         child = Child("migrate", log, lambda: spawn(command, log), _SERVICE_ENDING, once=True)
         self._supervisor.start(child)
         return child

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,12 +20,13 @@ def make_stack() -> Iterator[Callable[..., DevStack]]:
     def make(
         *options: str,
         data_directory: Path | None = None,
+        prefix: Sequence[str] = (),
         environment: Mapping[str, str | None] | None = None,
     ) -> DevStack:
         directory = open_folder()
         place = data_directory or directory / ".agentex"
         log = directory / "terminal.log"
-        stack = DevStack(place, log, options=options, environment=environment)
+        stack = DevStack(place, log, options=options, prefix=prefix, environment=environment)
         made.append((stack, directory))
         return stack
 

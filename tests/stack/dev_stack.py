@@ -36,6 +36,7 @@ class DevStack:
         log: Path,
         *,
         options: Sequence[str] = (),
+        prefix: Sequence[str] = (),
         environment: Mapping[str, str | None] | None = None,
     ) -> None:
         merged: dict[str, str | None] = {
@@ -46,7 +47,7 @@ class DevStack:
             "ENABLE_AGENT_RUN_SCHEDULES": None,
             **(environment or {}),
         }
-        command = agentex("dev", "--data-dir", str(data_directory), *options)
+        command = [*prefix, *agentex("dev", "--data-dir", str(data_directory), *options)]
         self.data_directory = data_directory
         self.supervisor = ManagedProcess(command, environment=merged, log=log)
         self.url = f"http://127.0.0.1:{merged['AGENTEX_PORT']}"

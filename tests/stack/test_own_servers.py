@@ -106,11 +106,20 @@ def test_own_postgres_that_refuses_is_told_in_one_line(make_stack: MakeStack) ->
     assert said == f"agentex dev: migrate ended with exit code 1; {reason}; see {log}"
 
 
+def test_own_postgres_that_is_away_is_told_in_one_line(make_stack: MakeStack) -> None:
+    url = f"postgresql://me@127.0.0.1:{free_port()}/postgres"
+    stack = make_stack("--no-agents", environment={"AGENTEX_DATABASE_URL": url})
+    said = stack.refused().splitlines()[-1]
+    assert said.startswith("agentex dev: migrate ended with exit code 1; cannot connect to Postgres: ")
+    assert said.endswith(f"; see {stack.log_of('migrate')}")
+
+
 def test_postgres_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     server = PostgresServer()
     server.start()
     monkeypatch.setenv("AGENTEX_DATABASE_URL", server.postgres.url)
     monkeypatch.setattr(migrate, "_OLDEST", 99)
+    monkeypatch.setattr("sys.argv", ["migrate", "10"])
     with pytest.raises(SystemExit, match=r"^Postgres 18 is too old: it has to be 99 or newer$"):
         migrate.main()
     assert server.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == "0"
