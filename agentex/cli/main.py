@@ -63,12 +63,14 @@ def dev(
 ) -> None:
     """Start everything on this machine: Postgres, Temporal, API, worker and two demo agents.
 
-    With AGENTEX_DATABASE_URL (Postgres 15 to 18) or AGENTEX_TEMPORAL_ADDRESS set, that server is used and
-    none is embedded. AGENTEX_PORT (5003) is the API's port, 0 takes any; a second stack needs another port
-    and another --data-dir.
+    With AGENTEX_DATABASE_URL (Postgres 15 to 18) or AGENTEX_TEMPORAL_ADDRESS
+    set, that server is used and none is embedded. AGENTEX_PORT (5003) is the
+    API's port, 0 takes any; a second stack needs another port and another
+    --data-dir.
 
-    Each part has a log in DATA_DIR/logs. A part that crashes is started again after 1, 2, 4 … 30 s; one that
-    crashes during the start ends the stack. Ctrl-C stops everything, a second one at once.
+    Each part has a log in DATA_DIR/logs. A part that crashes is started again
+    after 1, 2, 4 … 30 s; one that crashes during the start ends the stack.
+    Ctrl-C stops everything, a second one at once.
     """
     with _wrong_settings_named():
         from agentex.dev.stack import Options, run

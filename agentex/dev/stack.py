@@ -147,10 +147,15 @@ class Stack:
             self._await(name, lambda name=name: self._agent_id(name) is not None)
 
     def _await(self, name: str, condition: Callable[[], bool]) -> None:
-        """Wait until a part is ready, and say so."""
+        """Wait until a part is ready; says for whom it waits, and when that is over."""
         what = f"{name} being ready (log: {self._log(name)})"
-        self._supervisor.wait_for(condition, what, _READY_SECONDS)
-        say(f"  {name:<12}ready after {time.monotonic() - self._began:.1f} s")
+        say(f"  {name:<12}", end="")
+        try:
+            self._supervisor.wait_for(condition, what, _READY_SECONDS)
+        except (StackError, StopRequested):
+            say("not ready")
+            raise
+        say(f"ready after {time.monotonic() - self._began:.1f} s")
 
     def _await_servers(self) -> None:
         if self._postgres:

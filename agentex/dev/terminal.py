@@ -7,9 +7,9 @@ import sys
 from typing import TextIO
 
 
-def say(text: str) -> None:
+def say(text: str, end: str = "\n") -> None:
     """To stdout."""
-    _print(text, sys.stdout)
+    _print(text, sys.stdout, end)
 
 
 def complain(text: str) -> None:
@@ -17,6 +17,6 @@ def complain(text: str) -> None:
     _print(f"agentex dev: {text}", sys.stderr)
 
 
-def _print(text: str, stream: TextIO) -> None:
+def _print(text: str, stream: TextIO, end: str = "\n") -> None:
     with contextlib.suppress(OSError):
-        print(text, file=stream, flush=True)
+        print(text, end=end, file=stream, flush=True)

@@ -6,7 +6,7 @@ The supervisor holds the other end of this process's stdin and writes down there
 end. Stdin closes when the supervisor ends, in whatever way: what still lives then is stopped here, rank by
 rank, politely first. On Linux the children have been told of their parent's death already (child.py); this
 stops those that did not listen, and works on macOS too. Run as a file of its own, with the standard library
-only: it is up before the first child.
+only, so that it is quickly there and small.
 """
 
 from __future__ import annotations

@@ -130,3 +130,12 @@ def test_address_of_another_machine_is_not_called_a_port_in_use(make_stack: Make
         f"agentex dev: cannot listen on 192.0.2.1:{port} (AGENTEX_HOST, AGENTEX_PORT): "
         "Cannot assign requested address"
     )
+
+
+def test_worker_port_that_was_asked_for_and_is_in_use_is_named(make_stack: MakeStack) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        said = make_stack(environment={"AGENTEX_WORKER_PORT": str(port)}).refused()
+    assert said == f"agentex dev: port {port} is in use; set AGENTEX_WORKER_PORT to a free port"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -54,13 +54,17 @@ with supervisor.signals():
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path) -> ManagedProcess:
+def supervisor(tmp_path: Path) -> Iterator[ManagedProcess]:
     command = [sys.executable, "-c", SUPERVISOR, str(tmp_path), CHILD]
     process = ManagedProcess(command, environment={"PYTHONPATH": str(ROOT)}, log=tmp_path / "supervisor.log")
     process.start()
     logs = [tmp_path / f"{name}.log" for name in ("server", "service", "deaf")]
     wait_until(lambda: all(log.exists() and log.read_text() for log in logs), "the children", 30)
-    return process
+    started = psutil.Process(process.pid).children()
+    yield process
+    process.close()
+    for left_over in filter(is_running, started):
+        left_over.kill()
 
 
 def kill(supervisor: ManagedProcess) -> list[psutil.Process]:
@@ -120,3 +124,12 @@ def test_killed_stack_leaves_nothing_and_starts_again_at_once(make_stack: MakeSt
     assert "was killed; waiting until its parts have stopped" in stack.supervisor.output()
     assert (all_ended(started), stack.log_of("postgres").exists()) == (True, True)
     assert "was not properly shut down" not in stack.log_of("postgres").read_text()
+
+
+def test_stack_killed_during_its_start_leaves_nothing_and_starts_again(make_stack: MakeStack) -> None:
+    stack = make_stack("--no-agents")
+    stack.supervisor.start()
+    wait_until(stack.log_of("migrate").exists, "the migration starting", 30)
+    started = kill(stack.supervisor)
+    stack.start()
+    assert (all_ended(started), stack.interrupt()) == (True, 0)
