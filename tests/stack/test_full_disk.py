@@ -13,6 +13,7 @@ import pytest
 from agentex.dev.processes import full_disk, wait_until
 from tests.stack.dev_stack import DevStack
 from tests.support.postgres import open_folder
+from tests.support.processes import answers
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -78,15 +79,15 @@ def test_stack_lives_through_a_full_disk(make_stack: MakeStack, disk: Path) -> N
     stack.start()
     filler = fill(disk)
     logs = stack.log_of("postgres").parent
-    killed = stack.children()["postgres"]
-    killed.kill()
+    stack.children()["postgres"].kill()
     said = (
         f"agentex dev: postgres ended with signal SIGKILL; the disk of {logs} is full (0 MB free); "
         f"see {stack.log_of('postgres')}; starting it again in 1 s"
     )
     wait_until(lambda: said in stack.supervisor.output(), "the line about the disk", 30)
+    wait_until(lambda: not answers(f"{stack.url}/readyz"), "the API noticing", 30)
     filler.unlink()
-    wait_until(lambda: stack.children().get("postgres", killed) != killed, "Postgres being back", 60)
+    wait_until(lambda: answers(f"{stack.url}/readyz"), "Postgres being back", 60)
     stack.children()
     assert (stack.interrupt(), stack.left_over()) == (0, [])
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agentex.dev.errors import StackError
-from agentex.dev.postgres_home import remove_cluster
+from agentex.dev.postgres_home import find_home, remove_cluster
 from tests.stack.dev_stack import DevStack, run_printed
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, open_folder
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -77,3 +79,16 @@ def test_interrupted_removal_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "postgres" / "cluster.new").mkdir(parents=True)
     assert remove_cluster(tmp_path / "postgres") == [tmp_path / "postgres"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only as root does Postgres run as another user")
+def test_stand_in_for_a_closed_folder_is_removed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = open_folder()
+    monkeypatch.setattr("agentex.dev.postgres_home._FALLBACK", folder / "fallback")
+    (folder / "closed").mkdir(mode=0o700)
+    home = find_home(folder / "closed" / "postgres")
+    (home.directory / "cluster").mkdir()
+    (home.directory / "cluster" / "PG_VERSION").write_text("18\n")
+    assert remove_cluster(folder / "closed" / "postgres") == [home.directory]
+    assert (home.directory.exists(), home.directory.is_relative_to(folder / "fallback")) == (False, True)
+    shutil.rmtree(folder)

@@ -14,8 +14,8 @@ from tests.support.processes import answers
 pytestmark = pytest.mark.timeout(300)
 
 MakeStack = Callable[..., DevStack]
-# Postgres last: the API and the worker may end with it, and then come back too.
-VICTIMS = ("demo-async", "demo-sync", "temporal", "api", "worker", "postgres")
+# The worker before the servers that it has to live without for a while.
+VICTIMS = ("demo-async", "demo-sync", "api", "worker", "temporal", "postgres")
 
 
 def crash(stack: DevStack, name: str) -> None:
