@@ -70,12 +70,29 @@ def check(
 @app.command()
 def dev(
     data_dir: Annotated[Path, typer.Option(help="Data and logs of the stack.")] = Path(".agentex"),
+    agents: Annotated[bool, typer.Option("--agents/--no-agents", help="Start the two demo agents.")] = True,
+    reset: Annotated[
+        bool,
+        typer.Option(
+            "--reset", help="Remove the embedded Postgres' data and the logs first, without asking."
+        ),
+    ] = False,
 ) -> None:
-    """Start everything on this machine: Postgres, Temporal, API, worker and two demo agents."""
-    with _wrong_settings_named():
-        from agentex.dev.stack import run
+    """Start everything on this machine: Postgres, Temporal, API, worker and two demo agents.
 
-        code = run(data_dir)
+    With AGENTEX_DATABASE_URL (Postgres 15 to 18) or AGENTEX_TEMPORAL_ADDRESS
+    set, that server is used and none is embedded. AGENTEX_PORT (5003) is the
+    API's port, 0 takes any; a second stack needs another port and another
+    --data-dir.
+
+    Each part has a log in DATA_DIR/logs. A part that crashes is started again
+    after 1, 2, 4 … 30 s; one that crashes during the start ends the stack.
+    Ctrl-C stops everything, a second one at once.
+    """
+    with _wrong_settings_named():
+        from agentex.dev.stack import Options, run
+
+        code = run(Options(data_dir, agents=agents, reset=reset))
     raise typer.Exit(code)
 
 

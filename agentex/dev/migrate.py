@@ -1,6 +1,6 @@
 """Migrates the database as soon as its server accepts connections.
 
-python -m agentex.dev.migrate
+python -m agentex.dev.migrate SECONDS_TO_WAIT
 
 Started together with Postgres: the imports, the longer half of it, then cost nothing.
 """
@@ -8,6 +8,7 @@ Started together with Postgres: the imports, the longer half of it, then cost no
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from typing import Protocol, cast
 
@@ -16,12 +17,19 @@ import asyncpg
 from agentex.database import migrate
 from agentex.settings import Settings
 
-_SECONDS = 60
 _POLL_SECONDS = 0.03
+_OLDEST = 15
+
+
+class _Version(Protocol):
+    @property
+    def major(self) -> int: ...
 
 
 class _Connection(Protocol):
     """What is used of asyncpg's, which has no types."""
+
+    def get_server_version(self) -> _Version: ...
 
     async def close(self) -> None: ...
 
@@ -30,10 +38,14 @@ async def _connect(url: str) -> _Connection:
     return cast("_Connection", await asyncpg.connect(url))  # pyright: ignore[reportUnknownMemberType] (no types)
 
 
-async def _wait_for_server(settings: Settings) -> None:
-    """Raises OSError or asyncpg.CannotConnectNowError when it does not accept connections in time."""
+async def _server_version(settings: Settings, seconds: float) -> int:
+    """The major version, once it accepts connections.
+
+    Raises OSError or asyncpg.CannotConnectNowError when it does not in time, asyncpg.PostgresError when it
+    refuses.
+    """
     url = settings.async_database_url.replace("+asyncpg", "", 1)
-    deadline = time.monotonic() + _SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             connection = await _connect(url)
@@ -43,13 +55,18 @@ async def _wait_for_server(settings: Settings) -> None:
             await asyncio.sleep(_POLL_SECONDS)
         else:
             await connection.close()
-            return
+            return connection.get_server_version().major
 
 
 def main() -> None:
-    """Raises what waiting and migrating raise."""
+    """One line on stderr and exit code 1 when the server cannot be used. Raises what migrating raises."""
     settings = Settings()
-    asyncio.run(_wait_for_server(settings))
+    try:
+        major = asyncio.run(_server_version(settings, float(sys.argv[1])))
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        sys.exit(f"cannot connect to Postgres: {error}")
+    if major < _OLDEST:
+        sys.exit(f"Postgres {major} is too old: it has to be {_OLDEST} or newer")
     migrate(settings)
 
 

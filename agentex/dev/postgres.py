@@ -11,8 +11,9 @@ remove a stale postmaster.pid and need not fear a backend that still writes.
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -20,7 +21,7 @@ import subprocess
 from pathlib import Path
 
 from agentex.dev.errors import StackError
-from agentex.dev.postgres_home import Home, find_home
+from agentex.dev.postgres_home import Home, find_home, lock_folder
 from agentex.dev.processes import (
     Command,
     describe_exit,
@@ -107,10 +108,14 @@ class EmbeddedPostgres:
             raise
         return self.url
 
-    def spawn(self) -> None:
-        """Start without waiting; the first time this makes the cluster (about 1 s)."""
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start without waiting; the first time this makes the cluster (about 1 s).
+
+        Raises StackError, with the log's path when it is the cluster that cannot be made.
+        """
         lock = self._lock()
         try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
             if not self._cluster.exists():
                 self._initialise()
             (self._cluster / "postmaster.pid").unlink(missing_ok=True)
@@ -118,6 +123,7 @@ class EmbeddedPostgres:
             self._process = spawn(self._server_command(lock), self.log)
         finally:
             os.close(lock)
+        return self._process
 
     def is_ready(self) -> bool:
         """Whether it accepts connections, by its pid file's status line. Raises StackError when it ended."""
@@ -151,17 +157,7 @@ class EmbeddedPostgres:
         return self.home.directory / "cluster"
 
     def _lock(self) -> int:
-        descriptor = os.open(self.home.directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            wait_until(lambda: _try_lock(descriptor), "", _LOCK_SECONDS)
-        except StackError:
-            os.close(descriptor)
-            raise StackError(f"another Postgres is running on {self._cluster}{self._other_pid()}") from None
-        return descriptor
-
-    def _other_pid(self) -> str:
-        pid_file = self._cluster / "postmaster.pid"
-        return f" (process {pid_file.read_text().splitlines()[0]})" if pid_file.exists() else ""
+        return lock_folder(self.home.directory, _LOCK_SECONDS)
 
     def _initialise(self) -> None:
         """Make the cluster beside its place and move it there whole: an interrupted start leaves none."""
@@ -189,9 +185,14 @@ class EmbeddedPostgres:
     def _run_tool(self, program: str, arguments: list[str], stdin: str = "") -> None:
         command = self._command([str(self.home.binaries / program), *arguments])
         result = run(command, stdin)
-        if result.returncode != 0:
-            said = "\n".join((result.stdout + result.stderr).splitlines()[-12:])
-            raise StackError(f"{program} ended with {describe_exit(result.returncode)}:\n{said}")
+        if result.returncode == 0:
+            return
+        said = result.stdout + result.stderr
+        with contextlib.suppress(OSError), self.log.open("a") as log:  # the disk may be full
+            log.write(said)
+        raise StackError(
+            f"{program} ended with {describe_exit(result.returncode)} ({_reason(said)}); see {self.log}"
+        )
 
     def _server_command(self, lock: int) -> Command:
         options = _OPTIONS | {"port": str(self.port)} | ({} if self._durable else _NOT_DURABLE)
@@ -214,9 +215,9 @@ class EmbeddedPostgres:
         )
 
 
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _reason(said: str) -> str:
+    """The first line that speaks of a failure, else the last."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or ["it said nothing"]
+    return next(
+        (line for line in lines if re.search(r"error|fatal|panic|could not|cannot", line, re.I)), lines[-1]
+    )

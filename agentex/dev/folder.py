@@ -1,0 +1,75 @@
+"""The folder of one dev stack, `.agentex/` by default: `lock`, `logs/` and `postgres/`.
+
+One stack at a time: the supervisor and its warden hold the lock, so it is free when the last child has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import TextIO
+
+from agentex.dev.errors import StackError
+from agentex.dev.postgres_home import remove_cluster
+from agentex.dev.processes import POLL_SECONDS
+from agentex.dev.terminal import say
+from agentex.dev.warden import birth
+
+# A warden stops services in 10 s, Temporal at once and Postgres in 20 s.
+_WARDEN_SECONDS = 40
+
+
+@contextlib.contextmanager
+def only_stack(directory: Path) -> Generator[int]:
+    """Hold the folder's lock; gives its descriptor. Raises StackError when another stack runs there.
+
+    When the last stack there was killed, this waits until its warden has stopped what it started.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("a+") as file:
+        deadline: float | None = None
+        while not _try_lock(file):
+            _refuse_living(file, directory, deadline)
+            if deadline is None:
+                say(f"The stack on {directory} was killed; waiting until its parts have stopped")
+                deadline = time.monotonic() + _WARDEN_SECONDS
+            time.sleep(POLL_SECONDS)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield file.fileno()
+
+
+def _try_lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _refuse_living(file: TextIO, directory: Path, deadline: float | None) -> None:
+    file.seek(0)
+    pid = file.read().strip()
+    if not pid.isdigit() or birth(int(pid)) or (deadline and time.monotonic() > deadline):
+        raise StackError(
+            f"another stack (process {pid}) runs on {directory}; "
+            "stop it, or give another folder with --data-dir"
+        )
+
+
+def reset(directory: Path, logs: list[Path]) -> None:
+    """Remove the embedded Postgres' data and these logs, and nothing else; the caller holds the lock.
+
+    Raises StackError when a Postgres still runs on it or when its place holds something else.
+    """
+    removed = remove_cluster(directory / "postgres")
+    for log in logs:
+        for path in (log, log.with_name(f"{log.name}.1")):
+            path.unlink(missing_ok=True)
+    for place in removed:
+        say(f"Removed {place}")
