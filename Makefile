@@ -58,7 +58,7 @@ format: setup ## let ruff format and repair what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## the benchmarks: a table, and JSON in bench-*.json
+bench: setup ## the benchmarks: tables, and JSON in bench.json
 	$(PYTHON) -m tests.benchmarks
 
 openapi: setup ## write openapi.yaml

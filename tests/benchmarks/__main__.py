@@ -1,10 +1,11 @@
-"""`make bench`: stampedes beside the bare limit, in one run on the embedded stack; a table and a JSON file.
+"""`make bench`: what the service does and costs, beside the bare limit, on the embedded stack.
 
-    python -m tests.benchmarks [--runs 3] [--only 2000] [--output bench-stampede.json]
+    python -m tests.benchmarks [stampedes|requests|footprint …] [--runs 3] [--only 2000] [--output bench.json]
 
-The ratio is the bare loop's time for the same 2n POSTs over the last delivery's lateness, for n = 2,000: once
-with the fastest agent that Python has, once with one as users have them (FastAPI on uvicorn).
-Medians of the runs; a machine with other work to do shows in their spread.
+Stampedes: medians of the runs; the ratio is the bare loop's time for the same 2n POSTs over the last
+delivery's lateness, for n = 2,000: once with the fastest agent that Python has, once with one as users have
+them (FastAPI on uvicorn). Requests: one client after the other, beside one bare statement. Footprint: memory,
+the CPU of doing nothing, and the start of an empty clone.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ import json
 import os
 import platform
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import aiohttp
 from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.bare import bare_seconds
+from tests.benchmarks.footprint import Usage, idle_cpu_an_hour, total_megabytes, usage
+from tests.benchmarks.requests import Latency, latencies, open_client
 from tests.benchmarks.stack import USUAL_AGENT, open_folder, running_agent, running_stack
 from tests.benchmarks.stampede import Measured, Scenario, stampede
+from tests.benchmarks.startup import Startup, startup_seconds
 from tests.support.acp_server import read_record
 
 SCENARIOS = [
@@ -44,6 +49,21 @@ SCENARIOS = [
     Scenario("300 cadences due in one minute", 300, "async", 300, last_target_seconds=3),
 ]
 RATIO_TARGET = 0.4
+PARTS = ["stampedes", "requests", "footprint"]
+FEW, MANY = 100, 10_000
+# Long enough for a dozen sweeps and a minute's tick, and what start-up leaves to do.
+IDLE_SECONDS = 60
+SETTLE_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the stack costs; idle_cpu: CPU seconds an hour by part, by number of schedules."""
+
+    startup: Startup
+    idle: dict[str, Usage]
+    after: dict[str, Usage]
+    idle_cpu: dict[int, dict[str, float]]
 
 
 async def measure(runs: int, scenarios: list[Scenario]) -> list[Measured]:
@@ -102,18 +122,109 @@ def _beside_bare(name: str, items: list[Measured], bare: list[float]) -> str:
     )
 
 
+async def measure_requests() -> list[Latency]:
+    """Each kind of request with 100 and with 10,000 schedules of one agent."""
+    measured: list[Latency] = []
+    with open_folder() as directory, running_stack(directory) as stack:
+        async with aiohttp.ClientSession() as http:
+            for count in (FEW, MANY):
+                client = await open_client(http, stack, f"bench-{count}")
+                await client.create_many(count)
+                measured += await latencies(client, count)
+                await client.bare.close()
+    return measured
+
+
+def show_requests(measured: list[Latency]) -> None:
+    """Print one row a kind of request and number of schedules."""
+    table = Table(title="Requests: milliseconds, one client after the other")
+    for heading in ("request", "schedules", "p50", "p95", "target p50", "bare statement p50"):
+        table.add_column(heading, justify="left" if heading == "request" else "right")
+    for item in measured:
+        target = f"≤ {item.target:.0f}" if item.target else ""
+        values = [f"{item.p50:.1f}", f"{item.p95:.1f}", target, f"{item.bare_p50:.2f}"]
+        table.add_row(item.name, f"{item.schedules:,}", *values)
+    console = Console(width=110)
+    console.print(table)
+    few, many = ([i.p50 for i in measured if (i.name, i.schedules) == ("list 100", n)] for n in (FEW, MANY))
+    console.print(f"list 100 out of {MANY:,} over out of {FEW}: {many[0] / few[0]:.2f} (target ≤ 1.5)")
+
+
+async def measure_footprint() -> Footprint:
+    """Memory idle and after a stampede; idle CPU at 0, 1,000 and 10,000 schedules; both starts."""
+    with open_folder() as directory:
+        started = startup_seconds(directory)
+        with running_stack(directory) as stack:
+            await asyncio.sleep(SETTLE_SECONDS)
+            idle = usage(stack)
+            cpu = {0: await idle_cpu_an_hour(stack, IDLE_SECONDS)}
+            async with aiohttp.ClientSession() as http:
+                client = await open_client(http, stack, "idle")
+                for count in (1_000, MANY):
+                    await client.create_many(count - max(cpu))
+                    await asyncio.sleep(SETTLE_SECONDS)
+                    cpu[count] = await idle_cpu_an_hour(stack, IDLE_SECONDS)
+                await client.bare.close()
+            with running_agent(directory, "footprint") as agent:
+                await stampede(stack, agent, SCENARIOS[0])
+            return Footprint(started, idle, usage(stack), cpu)
+
+
+def show_footprint(measured: Footprint) -> None:
+    """Print memory and idle CPU of each part, and the starts."""
+    table = Table(title=f"Footprint: MB (PSS), and CPU seconds of an idle hour (from {IDLE_SECONDS} s)")
+    counts = list(measured.idle_cpu)
+    for heading in ("part", "MB idle", "MB after 200 runs", *[f"CPU s/h, {count:,}" for count in counts]):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
+    for part, idle in measured.idle.items():
+        cpu = [f"{measured.idle_cpu[count][part]:.0f}" for count in counts]
+        table.add_row(part, f"{idle.megabytes:.0f}", f"{measured.after[part].megabytes:.0f}", *cpu)
+    sums = {count: sum(parts.values()) for count, parts in measured.idle_cpu.items()}
+    megabytes = [f"{total_megabytes(parts):.0f}" for parts in (measured.idle, measured.after)]
+    table.add_row("all", *megabytes, *[f"{sums[count]:.0f}" for count in counts])
+    console = Console(width=110)
+    console.print(table)
+    console.print(f"memory idle: {megabytes[0]} MB (target ≤ 600)")
+    console.print(f"idle CPU at {MANY:,} over at 0: {sums[MANY] / sums[0]:.2f} (target ≤ 1.1)")
+    console.print(
+        f"start of an empty clone, with the install: {measured.startup.cold:.1f} s; "
+        f"again: {measured.startup.warm:.1f} s (target ≤ 8)"
+    )
+
+
 def main() -> None:
     """Parse, measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", type=int, help="only the scenarios with this many schedules")
-    parser.add_argument("--output", type=Path, default=Path("bench-stampede.json"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", default=PARTS, help="which parts; all by default")
+    parser.add_argument("--runs", type=int, default=3, help="of the stampedes")
+    parser.add_argument("--only", type=int, help="only the stampedes of this many schedules")
+    parser.add_argument("--output", type=Path, default=Path("bench.json"))
     options = parser.parse_args()
-    scenarios = [item for item in SCENARIOS if options.only in (None, item.schedules)]
-    measured = asyncio.run(measure(options.runs, scenarios))
-    show(measured)
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
-    result = {"machine": machine, "stampedes": [item.as_json() for item in measured]}
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    result: dict[str, object] = {
+        "machine": {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "system": platform.system(),
+        }
+    }
+    if "stampedes" in options.parts:
+        scenarios = [item for item in SCENARIOS if options.only in (None, item.schedules)]
+        stampedes = asyncio.run(measure(options.runs, scenarios))
+        show(stampedes)
+        result["stampedes"] = [item.as_json() for item in stampedes]
+    if "requests" in options.parts:
+        requests = asyncio.run(measure_requests())
+        show_requests(requests)
+        result["requests"] = [item.as_json() for item in requests]
+    if "footprint" in options.parts:
+        footprint = asyncio.run(measure_footprint())
+        show_footprint(footprint)
+        result["footprint"] = asdict(footprint)
     options.output.write_text(json.dumps(result, indent=2))
 
 

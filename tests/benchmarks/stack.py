@@ -24,6 +24,8 @@ class Stack:
     api: str
     worker: str
     database_url: str
+    # The process ids of its parts, by name.
+    pids: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,13 @@ def running_stack(directory: Path) -> Generator[Stack]:
         with served, worked:
             served.wait_until_ready(f"http://127.0.0.1:{api}/readyz")
             worked.wait_until_ready(f"http://127.0.0.1:{worker}/readyz")
-            yield Stack(f"http://127.0.0.1:{api}", f"http://127.0.0.1:{worker}", url)
+            pids = {
+                "Postgres": postgres.process.pid,
+                "Temporal": temporal.process.pid,
+                "API": served.pid,
+                "worker": worked.pid,
+            }
+            yield Stack(f"http://127.0.0.1:{api}", f"http://127.0.0.1:{worker}", url, pids)
     finally:
         temporal.stop()
         postgres.stop()
