@@ -46,6 +46,8 @@ DATABASE_ERRORS = (SQLAlchemyError, OSError)
 DEADLOCK = "40P01"
 # SQLSTATE classes of a server that is away, starting, stopping or full (postgresql.org, appendix A).
 _UNAVAILABLE_CLASSES = ("08", "53", "57")
+# Postgres has ended a transaction that its client left idle: this process was stopped inside it.
+_IDLE_IN_TRANSACTION = "25P03"
 # Where a session keeps what is to be called once it has committed.
 _AFTER_COMMIT = "after_commit"
 
@@ -102,7 +104,12 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error, PoolTimeout):
         return True
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated or sqlstate(error).startswith(_UNAVAILABLE_CLASSES)
+        state = sqlstate(error)
+        return (
+            error.connection_invalidated
+            or state.startswith(_UNAVAILABLE_CLASSES)
+            or state == _IDLE_IN_TRANSACTION
+        )
     return isinstance(error, OSError | TimeoutError)
 
 
@@ -208,6 +215,9 @@ def _engine(settings: Settings, server_settings: dict[str, str], **options: Any)
                 "application_name": "agentex",
                 "jit": "off",
                 "timezone": "UTC",
+                "idle_in_transaction_session_timeout": str(
+                    int(settings.database_idle_transaction_timeout_seconds * 1000)
+                ),
                 **server_settings,
             },
         },

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     database_connect_timeout_seconds: PositiveFloat = 3
     # No statement of a request takes this long unless something holds a lock it needs.
     database_statement_timeout_seconds: PositiveFloat = 30
+    # A process that is stopped, or cut off, inside a transaction keeps its locks so long; no transaction
+    # of ours waits for anything but Postgres.
+    database_idle_transaction_timeout_seconds: PositiveFloat = 15
 
     temporal_address: str = "127.0.0.1:7233"
     temporal_namespace: str = "default"

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Also the most runs that a killed worker can leave as outcome_unknown: those marked and not yet recorded.
+# By default also the most runs of one agent that a killed worker leaves as outcome_unknown on the deliver
+# lane: those marked and not yet recorded.
 GROUP_SIZE = 32
 # How long a write waits for company. 2,000 runs of one agent: 250 writes rather than 410.
 GATHER_SECONDS = 0.002
@@ -123,6 +124,8 @@ class Dispatch:
             Lane.ANSWER: settings.answers_per_agent,
         }
         self._windows: dict[tuple[UUID, Lane], Window] = {}
+        # Runs that a launch of this process has claimed and not let go of: no other launch settles them.
+        self.held: set[UUID] = set()
         # One page's rows are written at a time, so that it is being sent while the next one's are written.
         self.preparing = asyncio.Lock()
         self._in_flight = {lane: AGENT_REQUESTS_IN_FLIGHT.labels(lane=lane) for lane in Lane}

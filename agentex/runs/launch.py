@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -20,7 +20,15 @@ from agentex.errors import AgentCallFailed, AgentUnreachable, OutcomeUnknown
 from agentex.executors.base import Answer, Lane
 from agentex.ids import new_id
 from agentex.resources import Resources
-from agentex.runs.claims import claim_page, read_held, release, renew, seconds_to_next_attempt
+from agentex.runs.claims import (
+    Claimed,
+    Held,
+    claim_page,
+    read_held,
+    release,
+    renew,
+    seconds_to_next_attempt,
+)
 from agentex.runs.dispatch import Dispatch, Mark, Marked, Window
 from agentex.runs.finish import (
     Failed,
@@ -82,6 +90,8 @@ class Launch:
     beat: Callable[[], None]
     token: UUID = field(default_factory=new_id)
     in_flight: dict[UUID, _InFlight] = field(default_factory=dict[UUID, _InFlight])
+    # Those in flight, and those that are being prepared: their claims are renewed.
+    holding: set[UUID] = field(default_factory=set[UUID])
     unsent: list[UUID] = field(default_factory=list[UUID])
     timeouts: dict[UUID, int] = field(default_factory=dict[UUID, int])
     next_look: float = 0.0
@@ -130,29 +140,61 @@ class Launch:
 
     async def _start_due(self) -> None:
         async with self.resources.db.begin() as session:
-            # A run of this launch may be due again, its claim settled while this process or the database was
-            # stopped; it is left alone until its first sending has ended here.
+            # A run that this process holds may be due again, or look expired, since the process or the
+            # database was stopped; it is left alone until its sending has ended here.
             claimed = await claim_page(
-                session, self.resources.settings, self.page, self.token, leave=list(self.in_flight)
+                session, self.resources.settings, self.page, self.token, leave=list(self.dispatch.held)
             )
         if not claimed:
             return
+        self._hold([run.id for run in claimed])
         # A new attempt: an agent that was silent is asked again.
         self.timeouts.clear()
         try:
-            ready, outcomes = await prepare(self.resources, claimed, self.token, self.dispatch.preparing)
+            ready, outcomes = await self._prepare(claimed)
         except BaseException:
+            self._let_go([run.id for run in claimed])
             self.unsent += [run.id for run in claimed]
             raise
         for item in ready:
             flight = _InFlight(item)
             self.in_flight[item.run.id] = flight
             flight.task = asyncio.create_task(self._send(flight))
-        await asyncio.gather(*[self.dispatch.outcomes.submit(outcome) for outcome in outcomes])
-        for outcome in outcomes:
+        await asyncio.gather(*[self._end_unsent(outcome) for outcome in outcomes])
+
+    async def _prepare(self, claimed: Sequence[Claimed]) -> tuple[list[Prepared], list[Outcome]]:
+        """Prepare runs together; one by one where that fails, so that a run that cannot be is alone in it."""
+        try:
+            return await prepare(self.resources, claimed, self.token, self.dispatch.preparing)
+        except Exception as error:
+            if is_unavailable(error):
+                raise
+            if len(claimed) == 1:
+                return [], [self._fault(claimed[0].id, RunReason.OURS, error)]
+        ready: list[Prepared] = []
+        outcomes: list[Outcome] = []
+        for run in claimed:
+            more_ready, more_outcomes = await self._prepare([run])
+            ready += more_ready
+            outcomes += more_outcomes
+        return ready, outcomes
+
+    async def _end_unsent(self, outcome: Outcome) -> None:
+        try:
+            await self.dispatch.outcomes.submit(outcome)
             if outcome.status is RunStatus.CANCELED:
                 # One that was tried before has a task, of which the agent may know.
                 await stop_at_agent(self.resources, outcome.run_id)
+        finally:
+            self._let_go([outcome.run_id])
+
+    def _hold(self, ids: Collection[UUID]) -> None:
+        self.holding.update(ids)
+        self.dispatch.held.update(ids)
+
+    def _let_go(self, ids: Collection[UUID]) -> None:
+        self.holding.difference_update(ids)
+        self.dispatch.held.difference_update(ids)
 
     async def _send(self, flight: _InFlight) -> None:
         run = flight.item.run
@@ -172,6 +214,7 @@ class Launch:
             await self._after_fault(flight, error)
         finally:
             del self.in_flight[run.id]
+            self._let_go([run.id])
 
     async def _open_and_send(self, flight: _InFlight, window: Window) -> tuple[Outcome, Recorded] | None:
         """Carry one run to its recorded outcome; None when it may not be sent any more."""
@@ -271,9 +314,7 @@ class Launch:
             async with self.resources.db.begin() as session:
                 await mark_running(session, flight.item.run.id, self.token)
         except DATABASE_ERRORS as error:
-            if not is_unavailable(error):
-                raise
-            log.warning("a run could not be shown as running", extra={"action": "run.running"})
+            _note(error, "a run could not be shown as running", "run.running")
 
     async def _after_cut(self, flight: _InFlight) -> None:
         """Write what is known of a run whose sending was cut short."""
@@ -281,7 +322,9 @@ class Launch:
         if flight.cut is Cut.NOT_OURS or flight.step is Step.RECORDING:
             return
         if flight.cut is Cut.CANCELED:
-            await self.dispatch.outcomes.submit(Outcome(run.id, self.token, RunStatus.CANCELED))
+            recorded = await self.dispatch.outcomes.submit(Outcome(run.id, self.token, RunStatus.CANCELED))
+            if recorded.mine:
+                await stop_at_agent(self.resources, run.id)
         elif flight.step in (Step.QUEUED, Step.OPENING, Step.OPENED):
             self.unsent.append(run.id)
         elif flight.step is Step.MARKING:
@@ -295,15 +338,18 @@ class Launch:
             )
 
     async def _after_fault(self, flight: _InFlight, error: Exception) -> None:
+        sent = flight.step in (Step.SENDING, Step.RECORDING)
+        reason = RunReason.OUTCOME_UNKNOWN if sent else RunReason.OURS
+        await self.dispatch.outcomes.submit(self._fault(flight.item.run.id, reason, error))
+
+    def _fault(self, run_id: UUID, reason: RunReason, error: Exception) -> Outcome:
+        """The end of a run that met a fault of ours, which is logged and counted."""
         UNEXPECTED_ERRORS.labels(where="launch").inc()
-        run_id = flight.item.run.id
         log.error(
             "a run met a fault of ours", extra={"action": "run.fault", "run_id": str(run_id)}, exc_info=error
         )
-        sent = flight.step in (Step.SENDING, Step.RECORDING)
-        reason = RunReason.OUTCOME_UNKNOWN if sent else RunReason.OURS
         message = f"{type(error).__name__} in this service; its log has the run's id"
-        await self.dispatch.outcomes.submit(Outcome(run_id, self.token, RunStatus.FAILED, reason, message))
+        return Outcome(run_id, self.token, RunStatus.FAILED, reason, message)
 
     async def _beat_on(self) -> None:
         while True:
@@ -316,7 +362,7 @@ class Launch:
         renewed = self._loop_time()
         while True:
             await asyncio.sleep(settings.claim_renew_seconds)
-            ids = list(self.in_flight)
+            ids, flights = list(self.holding), dict(self.in_flight)
             if not ids:
                 continue
             try:
@@ -326,23 +372,24 @@ class Launch:
                         await renew(session, settings, self.token, ids)
                         renewed = self._loop_time()
             except DATABASE_ERRORS as error:
-                if not is_unavailable(error):
-                    raise
-                log.warning("claims wait for the database", extra={"action": "run.renew"})
+                _note(error, "claims wait for the database", "run.renew")
                 continue
-            self._cut_unheld(ids, held.ids, held.cancel)
+            # Only what was in flight when this was read: a run may be recorded and claimed again by now.
+            self._cut_unheld(
+                [flight for run_id, flight in flights.items() if self.in_flight.get(run_id) is flight], held
+            )
 
-    def _cut_unheld(self, ids: Collection[UUID], held: Collection[UUID], cancel: Collection[UUID]) -> None:
-        for run_id in ids:
-            flight = self.in_flight.get(run_id)
-            if flight is None or flight.task is None or flight.step is Step.RECORDING:
+    def _cut_unheld(self, flights: Collection[_InFlight], held: Held) -> None:
+        for flight in flights:
+            run_id, lane = flight.item.run.id, flight.item.executor.lane
+            if flight.task is None or flight.step is Step.RECORDING:
                 continue
-            if run_id not in held:
+            if run_id not in held.ids:
                 # A request that has left is let end: dropping it would not unsend it.
-                if flight.step is Step.SENDING and flight.item.executor.lane is Lane.DELIVER:
+                if flight.step is Step.SENDING and lane is Lane.DELIVER:
                     continue
                 flight.cut = Cut.NOT_OURS
-            elif run_id in cancel and flight.item.executor.lane is Lane.ANSWER:
+            elif run_id in held.cancel and lane is Lane.ANSWER:
                 flight.cut = Cut.CANCELED
             else:
                 continue
@@ -378,3 +425,12 @@ class Launch:
     @staticmethod
     def _loop_time() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _note(error: Exception, waits: str, action: str) -> None:
+    """Log what the database did not do beside a sending, which goes on; what is no outage is counted."""
+    if is_unavailable(error):
+        log.warning(waits, extra={"action": action})
+        return
+    UNEXPECTED_ERRORS.labels(where=action).inc()
+    log.error("the database refused what goes with a sending", extra={"action": action}, exc_info=error)
