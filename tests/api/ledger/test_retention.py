@@ -179,6 +179,17 @@ async def test_a_task_in_which_something_happened_since_keeps_its_run(
     assert await counts(resources) == (ALL if days == YOUNG else NONE)
 
 
+async def test_runs_that_are_kept_stand_in_nobody_s_way(
+    resources: Resources, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "FORGET_AT_ONCE", 1)
+    kept = await old_run(resources, agent, id=id_of(OLD + 1))
+    await converse(resources, kept, days=YOUNG)
+    await old_run(resources, agent)
+    await forget_old_runs(resources)
+    assert await run_ids(resources) == {kept.id}
+
+
 async def test_an_open_task_that_has_long_been_silent_goes(resources: Resources, agent: Agent) -> None:
     await converse(resources, await old_run(resources, agent))
     await fetch(resources, "UPDATE tasks SET status = 'INTERRUPTED'")
