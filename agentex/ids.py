@@ -26,6 +26,11 @@ def new_id() -> UUID:
     return uuid7()
 
 
+def first_id_of(instant: datetime) -> UUID:
+    """What no new_id made at this instant or later is below, to the millisecond."""
+    return UUID(int=int(instant.timestamp() * 1000) << 80)
+
+
 def parse_id(value: str, what: str) -> UUID:
     """An id from a path; what cannot be an id names nothing, so NotFound rather than a schema error."""
     try:

@@ -8,7 +8,19 @@ from binascii import Error as BadBase64
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy import ColumnElement, tuple_
+from sqlalchemy.orm import Mapped
+
 from agentex.errors import InvalidInput
+
+
+def after_cursor(cursor: str, instant: Mapped[datetime], id_: Mapped[UUID]) -> ColumnElement[bool]:
+    """What follows a cursor in a list by this instant and id, newest first; raises InvalidInput.
+
+    A row comparison, which is a bound of the index; `a < x OR (a = x AND b < y)` is not, and walks the
+    index from its start: the last pages of 5,000,000 rows took seconds.
+    """
+    return tuple_(instant, id_) < tuple_(*decode_cursor(cursor))
 
 
 def encode_cursor(instant: datetime, id_: UUID) -> str:

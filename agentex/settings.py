@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     stuck_after_seconds: PositiveFloat = 30
     clock_retire_after_seconds: PositiveFloat = 600
 
+    # Runs are forgotten this long after their end, with their tasks, events and messages; 0 keeps all.
+    run_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 90
+
     # A claim outlives a stall of the process; the heartbeat renews it every 2 s.
     claim_seconds: PositiveFloat = 60
     claim_renew_seconds: PositiveFloat = 2

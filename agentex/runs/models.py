@@ -33,6 +33,19 @@ class RunStatus(StrEnum):
     SKIPPED = "skipped"  # it was owed and did not run; the reason says why
 
 
+# Those that never lack a reason, and those of runs that have not finished: partial indexes hold them.
+REASONED_STATUSES = frozenset({RunStatus.FAILED, RunStatus.SKIPPED})
+UNFINISHED_STATUSES = frozenset(
+    {
+        RunStatus.DUE,
+        RunStatus.QUEUED,
+        RunStatus.LAUNCHING,
+        RunStatus.RUNNING,
+        RunStatus.WAITING_FOR_INPUT,
+    }
+)
+
+
 class RunCause(StrEnum):
     """What made a run."""
 
@@ -87,6 +100,23 @@ class Run(SQLModel, table=True):
         CheckConstraint("status <> 'failed' OR reason IS NOT NULL", name="failed_has_reason"),
         Index("ix_runs_schedule_id_due_at", "schedule_id", text("due_at DESC"), text("id DESC")),
         Index("ix_runs_account_id_due_at", "account_id", text("due_at DESC"), text("id DESC")),
+        Index("ix_runs_agent_id_due_at", "agent_id", text("due_at DESC"), text("id DESC")),
+        # Where a status filter's few rows stand among millions. A column of a predicate costs HOT as one of a
+        # key does: finished_at is in others' already, and reason is written only with finished_at.
+        Index(
+            "ix_runs_account_id_due_at_reasoned",
+            "account_id",
+            text("due_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("reason IS NOT NULL"),
+        ),
+        Index(
+            "ix_runs_account_id_due_at_unfinished",
+            "account_id",
+            text("due_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
         Index("ix_runs_batch_id_lane_page", "batch_id", "lane", "page"),
         Index("ix_runs_task_id", "task_id"),
         # What waits or is claimed: a claim leaves next_attempt_at as it was, its record clears it. So what
@@ -173,7 +203,10 @@ class RunRead(BaseModel):
 
 
 class RunPage(BaseModel):
-    """A page of runs, newest instant first; next_cursor is null on the last one."""
+    """A page of runs, newest instant first; next_cursor is null on the last one, and only there.
+
+    With status or cause a page that is not the last may have fewer runs than its limit, or none.
+    """
 
     runs: list[RunRead]
     next_cursor: str | None = None

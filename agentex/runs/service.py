@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy import ColumnElement
+from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require, type_ref
 from agentex.auth.principal import Principal
@@ -16,11 +19,23 @@ from agentex.database import JsonObject, after_commit, rows
 from agentex.errors import BadRequest, NotFound
 from agentex.executors.base import Lane
 from agentex.ids import parse_id
-from agentex.pagination import decode_cursor, encode_cursor
+from agentex.pagination import after_cursor, encode_cursor
 from agentex.resources import Resources
-from agentex.runs.models import Run, RunCause, RunPage, RunRead, RunStatus
+from agentex.runs.models import (
+    REASONED_STATUSES,
+    UNFINISHED_STATUSES,
+    Run,
+    RunCause,
+    RunPage,
+    RunRead,
+    RunStatus,
+)
 from agentex.runs.stop import stop_at_agent
 from agentex.telemetry.metrics import RUNS_ENDED
+
+# Rows that one page looks at for those that a filter without an index wants, so that no page takes long.
+WALK_ROWS = 10_000
+_NEWEST_FIRST = (col(Run.due_at).desc(), col(Run.id).desc())
 
 
 @dataclass(frozen=True)
@@ -72,31 +87,63 @@ async def list_page(
     limit: int,
     cursor: str | None,
 ) -> RunPage:
-    """Runs of the caller's account, newest instant first, by keyset."""
+    """Runs of the caller's account, newest instant first, by keyset.
+
+    A page filtered by status or cause may be short, or empty, and yet have a cursor: it looks at WALK_ROWS.
+    """
     await require(resources.authz, session, principal, Operation.READ, type_ref(ResourceType.RUN, principal))
-    statement = select(Run).where(col(Run.account_id) == principal.account_id)
-    if wanted.agent_id is not None:
-        statement = statement.where(col(Run.agent_id) == wanted.agent_id)
-    if wanted.schedule_id is not None:
-        statement = statement.where(col(Run.schedule_id) == wanted.schedule_id)
-    if wanted.status is not None:
-        statement = statement.where(col(Run.status) == wanted.status)
-    if wanted.cause is not None:
-        statement = statement.where(col(Run.cause) == wanted.cause)
-    if wanted.due_after is not None:
-        statement = statement.where(col(Run.due_at) >= wanted.due_after)
-    if wanted.due_before is not None:
-        statement = statement.where(col(Run.due_at) < wanted.due_before)
+    bounds = _bounds(principal, wanted)
     if cursor is not None:
-        due_at, run_id = decode_cursor(cursor)
-        statement = statement.where(
-            (col(Run.due_at) < due_at) | ((col(Run.due_at) == due_at) & (col(Run.id) < run_id))
-        )
-    statement = statement.order_by(col(Run.due_at).desc(), col(Run.id).desc()).limit(limit + 1)
-    found = (await session.exec(statement)).all()
+        bounds.append(after_cursor(cursor, col(Run.due_at), col(Run.id)))
+    walk = select(Run).where(*bounds).order_by(*_NEWEST_FIRST)
+    found = (await session.exec(_sifted(walk, wanted).limit(limit + 1))).all()
     page = found[:limit]
     more = encode_cursor(page[-1].due_at, page[-1].id) if len(found) > limit else None
+    if more is None and _sifts(wanted):
+        more = await _end_of_walk(session, bounds)
     return RunPage(runs=[RunRead.model_validate(run) for run in page], next_cursor=more)
+
+
+def _bounds(principal: Principal, wanted: RunFilter) -> list[ColumnElement[bool]]:
+    """What an index finds in the list's order."""
+    bounds = [col(Run.account_id) == principal.account_id]
+    if wanted.agent_id is not None:
+        bounds.append(col(Run.agent_id) == wanted.agent_id)
+    if wanted.schedule_id is not None:
+        bounds.append(col(Run.schedule_id) == wanted.schedule_id)
+    if wanted.due_after is not None:
+        bounds.append(col(Run.due_at) >= wanted.due_after)
+    if wanted.due_before is not None:
+        bounds.append(col(Run.due_at) < wanted.due_before)
+    if wanted.status in REASONED_STATUSES:
+        bounds.append(col(Run.reason).is_not(None))
+    elif wanted.status in UNFINISHED_STATUSES:
+        bounds.append(col(Run.finished_at).is_(None))
+    return bounds
+
+
+def _sifts(wanted: RunFilter) -> bool:
+    return wanted.status is not None or wanted.cause is not None
+
+
+def _sifted(walk: SelectOfScalar[Run], wanted: RunFilter) -> SelectOfScalar[Run]:
+    """The walk, or what the filters for which there is no index leave of its first WALK_ROWS."""
+    if not _sifts(wanted):
+        return walk
+    run = aliased(Run, walk.limit(WALK_ROWS).subquery())
+    left = select(run).order_by(col(run.due_at).desc(), col(run.id).desc())
+    if wanted.status is not None:
+        left = left.where(col(run.status) == wanted.status)
+    if wanted.cause is not None:
+        left = left.where(col(run.cause) == wanted.cause)
+    return left
+
+
+async def _end_of_walk(session: AsyncSession, bounds: list[ColumnElement[bool]]) -> str | None:
+    """The cursor behind the last row that the page has looked at; None where the list ends before."""
+    walk = select(Run.due_at, Run.id).where(*bounds).order_by(*_NEWEST_FIRST)
+    last = (await session.exec(walk.offset(WALK_ROWS - 1).limit(1))).first()
+    return encode_cursor(*last) if last else None
 
 
 async def insert_manual(session: AsyncSession, new: NewRun) -> UUID:

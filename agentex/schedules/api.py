@@ -11,19 +11,23 @@ from agentex.agents.models import Deleted
 from agentex.database import JsonObject
 from agentex.deps import Caller, ReadSession, RepeatDep, ResourcesDep
 from agentex.errors import InvalidInput
+from agentex.instants import Instant
 from agentex.runs.models import RunPage
 from agentex.runs.service import RunFilter
 from agentex.runs.service import list_page as list_run_page
 from agentex.schedules import service
 from agentex.schedules.models import (
+    NAME_PREFIX_PATTERN,
     ScheduleCreate,
     ScheduleInstant,
     ScheduleList,
     ScheduleNote,
     ScheduleRead,
+    ScheduleState,
     ScheduleTriggered,
     ScheduleUpdate,
 )
+from agentex.schedules.reads import ScheduleFilter
 from agentex.schedules.service import Target
 
 
@@ -43,6 +47,9 @@ router = APIRouter(
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Cursor = Annotated[str | None, Query(max_length=200, description="next_cursor of the page before")]
+NamePrefix = Annotated[
+    str | None, Query(pattern=NAME_PREFIX_PATTERN, max_length=64, description="how the name begins")
+]
 IfMatch = Annotated[str | None, Header(description="the ETag that was read: the schedule's version")]
 
 
@@ -61,13 +68,17 @@ async def list_schedules(
     resources: ResourcesDep,
     caller: Caller,
     *,
+    updated_after: Annotated[Instant | None, Query(description="inclusive")] = None,
+    state: ScheduleState | None = None,
+    name_prefix: NamePrefix = None,
     limit: Limit = 100,
     cursor: Cursor = None,
     include_live: bool = False,
 ) -> ScheduleList:
     """An agent's schedules, newest first; include_live adds the next instants."""
+    wanted = ScheduleFilter(updated_after=updated_after, state=state, name_prefix=name_prefix)
     return await service.list_page(
-        session, resources, caller, agent_id, limit=limit, cursor=cursor, include_live=include_live
+        session, resources, caller, agent_id, wanted, limit=limit, cursor=cursor, include_live=include_live
     )
 
 

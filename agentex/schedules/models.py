@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, model_validator
-from sqlalchemy import BigInteger, CheckConstraint, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, Index, String, text
 from sqlmodel import Field, SQLModel
 
 from agentex.auth.principal import Principal
@@ -18,6 +18,10 @@ from agentex.instants import Instant
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*[a-z0-9]$|^[a-z0-9]$"
 ScheduleName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=64)]
+# How a name may begin.
+NAME_PREFIX_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
+# Comes after every character that a name may have, by its byte.
+AFTER_NAME_CHARACTERS = "{"
 Description = Annotated[str, StringConstraints(max_length=10_000)]
 
 
@@ -94,13 +98,28 @@ class Schedule(SQLModel, table=True):
             text("id DESC"),
             postgresql_where=text("deleted_at IS NULL"),
         ),
-        Index("ix_agent_run_schedules_updated_at", "updated_at"),
+        # Pausing moves an entry, which costs nothing more: updated_at has changed, so the update is not HOT.
+        Index(
+            "ix_agent_run_schedules_agent_id_paused_created_at",
+            "agent_id",
+            "paused",
+            text("created_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        Index(
+            "ix_agent_run_schedules_agent_id_updated_at",
+            "agent_id",
+            "updated_at",
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
     )
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     account_id: str
     agent_id: UUID = Field(foreign_key="agents.id")
-    name: str = Field(max_length=64)
+    # Sorted by its bytes whatever the database's collation, so that the index on names finds prefixes.
+    name: str = Field(sa_type=String(64, collation="C"))  # pyright: ignore[reportArgumentType]
     description: str | None = None
     cron_expression: str | None = None
     interval_seconds: int | None = None

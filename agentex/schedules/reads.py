@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal, cast
 from uuid import UUID
 
+from sqlalchemy import ColumnElement, and_
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -17,8 +18,9 @@ from agentex.cadence.base import Cadence
 from agentex.cadence.registry import parse
 from agentex.clocks.service import CADENCE_ERRORS
 from agentex.ids import fire_id
-from agentex.pagination import decode_cursor, encode_cursor
+from agentex.pagination import after_cursor, encode_cursor
 from agentex.schedules.models import (
+    AFTER_NAME_CHARACTERS,
     InitialInput,
     Policies,
     Schedule,
@@ -37,6 +39,15 @@ class Live:
     """Whether Temporal answers, where the caller asked for what is to come."""
 
     available: bool | None
+
+
+@dataclass(frozen=True)
+class ScheduleFilter:
+    """Which of an agent's schedules a list has; None does not filter. updated_after is inclusive."""
+
+    updated_after: datetime | None = None
+    state: ScheduleState | None = None
+    name_prefix: str | None = None
 
 
 def cadence_of(schedule: Schedule) -> Cadence:
@@ -73,17 +84,19 @@ async def read_one(session: AsyncSession, schedule_id: UUID, now: datetime, live
 
 
 async def read_page(
-    session: AsyncSession, agent_id: UUID, *, limit: int, cursor: str | None, live: Live | None
+    session: AsyncSession,
+    agent_id: UUID,
+    wanted: ScheduleFilter,
+    *,
+    limit: int,
+    cursor: str | None,
+    live: Live | None,
 ) -> ScheduleList:
-    """An agent's schedules, newest first, by keyset; the total is the true count."""
-    mine = (col(Schedule.agent_id) == agent_id) & col(Schedule.deleted_at).is_(None)
+    """An agent's schedules, newest first, by keyset; the total counts all that the filter lets through."""
+    mine = and_(col(Schedule.agent_id) == agent_id, col(Schedule.deleted_at).is_(None), *_passes(wanted))
     statement = select(Schedule.id, Schedule.created_at).where(mine)
     if cursor is not None:
-        created_at, schedule_id = decode_cursor(cursor)
-        statement = statement.where(
-            (col(Schedule.created_at) < created_at)
-            | ((col(Schedule.created_at) == created_at) & (col(Schedule.id) < schedule_id))
-        )
+        statement = statement.where(after_cursor(cursor, col(Schedule.created_at), col(Schedule.id)))
     order = (col(Schedule.created_at).desc(), col(Schedule.id).desc())
     found = (await session.exec(statement.order_by(*order).limit(limit + 1))).all()
     page = found[:limit]
@@ -93,6 +106,19 @@ async def read_page(
         total=total,
         next_cursor=encode_cursor(page[-1][1], page[-1][0]) if len(found) > limit else None,
     )
+
+
+def _passes(wanted: ScheduleFilter) -> list[ColumnElement[bool]]:
+    passes: list[ColumnElement[bool]] = []
+    if wanted.updated_after is not None:
+        passes.append(col(Schedule.updated_at) >= wanted.updated_after)
+    if wanted.state is not None:
+        passes.append(col(Schedule.paused) == (wanted.state is ScheduleState.PAUSED))
+    if wanted.name_prefix is not None:
+        # Bounds rather than LIKE, which is one only where the planner knows the pattern.
+        passes.append(col(Schedule.name) >= wanted.name_prefix)
+        passes.append(col(Schedule.name) < wanted.name_prefix + AFTER_NAME_CHARACTERS)
+    return passes
 
 
 async def _read(

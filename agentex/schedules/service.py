@@ -51,7 +51,7 @@ from agentex.schedules.models import (
     ScheduleTriggered,
     ScheduleUpdate,
 )
-from agentex.schedules.reads import Live, cadence_of, read_one, read_page
+from agentex.schedules.reads import Live, ScheduleFilter, cadence_of, read_one, read_page
 from agentex.schedules.settle import attach, detach, settle
 
 UNIQUE_NAME = "uq_agent_run_schedules_agent_id_name"
@@ -118,6 +118,7 @@ async def list_page(
     resources: Resources,
     principal: Principal,
     agent_id: str,
+    wanted: ScheduleFilter,
     *,
     limit: int,
     cursor: str | None,
@@ -128,7 +129,7 @@ async def list_page(
     any_schedule = type_ref(ResourceType.SCHEDULE, principal)
     await require(resources.authz, session, principal, Operation.READ, any_schedule)
     shown = live(resources) if include_live else None
-    return await read_page(session, agent.id, limit=limit, cursor=cursor, live=shown)
+    return await read_page(session, agent.id, wanted, limit=limit, cursor=cursor, live=shown)
 
 
 async def update(

@@ -27,6 +27,7 @@ from agentex.ids import new_id
 from agentex.resources import Resources
 from agentex.runs.claims import settle_expired
 from agentex.runs.pages import PageRef, put_into_pages, start_page
+from agentex.runs.retention import forget_old_runs
 from agentex.runs.stop import stop_at_agent
 from agentex.schedules.open import Opened, open_due, open_missed_by_attach
 from agentex.schedules.settle import detach_ended
@@ -84,6 +85,7 @@ class Sweep:
         self._lock = SessionLock(resources.settings, SWEEP_LOCK, idle_seconds=LOCK_IDLE_SECONDS)
         self._synced_at = float("-inf")
         self._tidied_at = float("-inf")
+        self._forgot_at = float("-inf")
         self._grace_seconds = RENEWALS_AWAITED * resources.settings.claim_renew_seconds
         self._answering = Answering(resources.settings.sweep_interval_seconds + self._grace_seconds)
         self._stopping: set[UUID] = set()
@@ -134,6 +136,8 @@ class Sweep:
         await self._tidy()
         if healthy:
             await self._sync_temporal()
+        # Last: what is owed has been opened, and a fault of it holds up nothing else.
+        await self._forget_old_runs()
 
     async def _open_overdue(self, healthy: bool) -> None:
         settings = self._resources.settings
@@ -239,6 +243,12 @@ class Sweep:
         async with self._resources.db.begin() as session:
             await forget_old(session)
         self._tidied_at = monotonic()
+
+    async def _forget_old_runs(self) -> None:
+        """A batch now and then; with more to forget, one in every sweep."""
+        if monotonic() - self._forgot_at >= TIDY_INTERVAL_SECONDS:
+            more = await forget_old_runs(self._resources)
+            self._forgot_at = float("-inf") if more else monotonic()
 
     async def _sync_temporal(self) -> None:
         """Compare Temporal's Schedules with the clocks: every 20 s, and at once when a tick is overdue."""

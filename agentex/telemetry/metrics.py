@@ -41,6 +41,9 @@ RUNS_ENDED = Counter(
     "Runs by how they ended, reason empty where there is none: what ran, what did not, and why?",
     ["status", "reason"],
 )
+RUNS_FORGOTTEN = Counter(
+    "agentex_runs_forgotten", "Runs removed because they ended longer ago than runs are kept: how many?"
+)
 RUN_RETRIES = Counter(
     "agentex_run_retries", "Runs put back to be tried again: which agents are away?", ["why"]
 )

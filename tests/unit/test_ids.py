@@ -51,6 +51,12 @@ def test_names_and_keys() -> None:
     ]
 
 
+def test_no_new_id_is_below_the_first_of_its_moment_or_above_that_of_a_later_one() -> None:
+    before = datetime.now(UTC)
+    made = ids.new_id()
+    assert ids.first_id_of(before) <= made < ids.first_id_of(before + timedelta(minutes=1))
+
+
 def test_new_ids_are_version_7_and_ordered_by_time() -> None:
     made = [ids.new_id() for _ in range(1_000)]
     assert {id_.version for id_ in made} == {7}

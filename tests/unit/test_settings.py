@@ -52,6 +52,7 @@ def test_a_worker_serves_the_queues_it_is_told(monkeypatch: pytest.MonkeyPatch) 
         ("AGENTEX_PORT", "-1"),
         ("AGENTEX_PORT", "http"),
         ("AGENTEX_CLAIM_SECONDS", "0"),
+        ("AGENTEX_RUN_RETENTION_DAYS", "-1"),
         ("AGENTEX_LATE_AFTER_SECONDS", "-30"),
         ("AGENTEX_ANSWER_TIMEOUT_SECONDS", "30m"),
         ("AGENTEX_DATABASE_POOL_SIZE", "0"),

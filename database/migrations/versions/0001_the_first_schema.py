@@ -106,6 +106,9 @@ def upgrade() -> None:
     postgresql_with={'fillfactor': 70}
     )
     op.create_index('ix_runs_account_id_due_at', 'runs', ['account_id', sa.literal_column('due_at DESC'), sa.literal_column('id DESC')], unique=False)
+    op.create_index('ix_runs_account_id_due_at_reasoned', 'runs', ['account_id', sa.literal_column('due_at DESC'), sa.literal_column('id DESC')], unique=False, postgresql_where=sa.text('reason IS NOT NULL'))
+    op.create_index('ix_runs_account_id_due_at_unfinished', 'runs', ['account_id', sa.literal_column('due_at DESC'), sa.literal_column('id DESC')], unique=False, postgresql_where=sa.text('finished_at IS NULL'))
+    op.create_index('ix_runs_agent_id_due_at', 'runs', ['agent_id', sa.literal_column('due_at DESC'), sa.literal_column('id DESC')], unique=False)
     op.create_index('ix_runs_batch_id_lane_page', 'runs', ['batch_id', 'lane', 'page'], unique=False)
     op.create_index('ix_runs_cancel_requested_at', 'runs', ['cancel_requested_at'], unique=False, postgresql_where=sa.text('finished_at IS NULL AND cancel_requested_at IS NOT NULL'))
     op.create_index('ix_runs_deadline_at', 'runs', ['deadline_at'], unique=False, postgresql_where=sa.text('finished_at IS NULL AND deadline_at IS NOT NULL'))
@@ -133,7 +136,7 @@ def upgrade() -> None:
     sa.Column('id', sa.Uuid(), nullable=False),
     sa.Column('account_id', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
     sa.Column('agent_id', sa.Uuid(), nullable=False),
-    sa.Column('name', sqlmodel.sql.sqltypes.AutoString(length=64), nullable=False),
+    sa.Column('name', sa.String(length=64, collation='C'), nullable=False),
     sa.Column('description', sqlmodel.sql.sqltypes.AutoString(), nullable=True),
     sa.Column('cron_expression', sqlmodel.sql.sqltypes.AutoString(), nullable=True),
     sa.Column('interval_seconds', sa.Integer(), nullable=True),
@@ -159,7 +162,8 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_agent_run_schedules'))
     )
     op.create_index('ix_agent_run_schedules_agent_id_created_at', 'agent_run_schedules', ['agent_id', sa.literal_column('created_at DESC'), sa.literal_column('id DESC')], unique=False, postgresql_where=sa.text('deleted_at IS NULL'))
-    op.create_index('ix_agent_run_schedules_updated_at', 'agent_run_schedules', ['updated_at'], unique=False)
+    op.create_index('ix_agent_run_schedules_agent_id_paused_created_at', 'agent_run_schedules', ['agent_id', 'paused', sa.literal_column('created_at DESC'), sa.literal_column('id DESC')], unique=False, postgresql_where=sa.text('deleted_at IS NULL'))
+    op.create_index('ix_agent_run_schedules_agent_id_updated_at', 'agent_run_schedules', ['agent_id', 'updated_at'], unique=False, postgresql_where=sa.text('deleted_at IS NULL'))
     op.create_index('uq_agent_run_schedules_agent_id_name', 'agent_run_schedules', ['agent_id', 'name'], unique=True, postgresql_where=sa.text('deleted_at IS NULL'))
     op.create_table('tasks',
     sa.Column('id', sa.Uuid(), nullable=False),
@@ -233,7 +237,8 @@ def downgrade() -> None:
     op.drop_index('ix_tasks_account_id_created_at', table_name='tasks')
     op.drop_table('tasks')
     op.drop_index('uq_agent_run_schedules_agent_id_name', table_name='agent_run_schedules', postgresql_where=sa.text('deleted_at IS NULL'))
-    op.drop_index('ix_agent_run_schedules_updated_at', table_name='agent_run_schedules')
+    op.drop_index('ix_agent_run_schedules_agent_id_updated_at', table_name='agent_run_schedules', postgresql_where=sa.text('deleted_at IS NULL'))
+    op.drop_index('ix_agent_run_schedules_agent_id_paused_created_at', table_name='agent_run_schedules', postgresql_where=sa.text('deleted_at IS NULL'))
     op.drop_index('ix_agent_run_schedules_agent_id_created_at', table_name='agent_run_schedules', postgresql_where=sa.text('deleted_at IS NULL'))
     op.drop_table('agent_run_schedules')
     op.drop_table('schedule_totals')
@@ -244,6 +249,9 @@ def downgrade() -> None:
     op.drop_index('ix_runs_deadline_at', table_name='runs', postgresql_where=sa.text('finished_at IS NULL AND deadline_at IS NOT NULL'))
     op.drop_index('ix_runs_cancel_requested_at', table_name='runs', postgresql_where=sa.text('finished_at IS NULL AND cancel_requested_at IS NOT NULL'))
     op.drop_index('ix_runs_batch_id_lane_page', table_name='runs')
+    op.drop_index('ix_runs_agent_id_due_at', table_name='runs')
+    op.drop_index('ix_runs_account_id_due_at_unfinished', table_name='runs', postgresql_where=sa.text('finished_at IS NULL'))
+    op.drop_index('ix_runs_account_id_due_at_reasoned', table_name='runs', postgresql_where=sa.text('reason IS NOT NULL'))
     op.drop_index('ix_runs_account_id_due_at', table_name='runs')
     op.drop_table('runs')
     op.drop_index('ix_idempotency_keys_fingerprint_created_at', table_name='idempotency_keys')

@@ -216,6 +216,7 @@ async def add_run(resources: Resources, agent: Agent, status: RunStatus, **colum
     now = datetime.now(UTC)
     run_id = new_id()
     defaults: dict[str, Any] = {
+        "id": run_id,
         "fire_id": f"run:{run_id}",
         "cause": RunCause.MANUAL,
         "account_id": agent.account_id,
@@ -225,7 +226,7 @@ async def add_run(resources: Resources, agent: Agent, status: RunStatus, **colum
         "next_attempt_at": now,
         "principal": CALLER.model_copy(update={"account_id": agent.account_id}).model_dump(mode="json"),
     }
-    run = Run(id=run_id, agent_id=agent.id, status=status, **(defaults | columns))
+    run = Run(agent_id=agent.id, status=status, **(defaults | columns))
     async with resources.db.begin() as session:
         session.add(run)
     return run
