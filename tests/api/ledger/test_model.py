@@ -236,6 +236,11 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(cadence=st.sampled_from(CADENCES), start=STARTS, end=ENDS, lag=LAGS, paused=st.booleans())
     def create(self, cadence: Every, start: int | None, end: int | None, lag: int, *, paused: bool) -> None:
         """Whose commit may come after instants have passed."""
+        if lag == 0:
+            # The last moment at which the coming instant is not owed yet.
+            self._move_to(
+                cadence.between(self.now + seconds(1), self.now + seconds(2 * cadence.period))[0] - seconds(1)
+            )
         self._create(cadence, self._window(start, end), lag, paused=paused)
 
     def _create(self, cadence: Every, window: Window, lag: int, *, paused: bool) -> None:
@@ -300,6 +305,8 @@ class LedgerMachine(RuleBasedStateMachine):
         if found is None:
             return
         schedule_id, schedule = found
+        if beside_a_tick and schedule.active_from is not None and not schedule.owed:
+            self._move_to(max(schedule.coming(self.now, 1), default=self.now))
         pausing = service.pause(self.resources, CALLER, self._target(schedule_id), None)
         schedule.expect_settled("paused")
         if beside_a_tick and schedule.active_from is not None:
