@@ -193,6 +193,7 @@ async def end_for_task(session: AsyncSession, closed: ClosedTask) -> None:
 async def prove_alive(session: AsyncSession, task_id: UUID) -> None:
     """A task that speaks got its input: outcome_unknown becomes delivered, also if it is found only later.
 
+    Not where the input was never sent: then the agent speaks of the task alone, whose opening was unknown.
     Or running, where its task's end is followed; one that is closed has ended its run before.
     """
     await rows(
@@ -205,7 +206,7 @@ async def prove_alive(session: AsyncSession, task_id: UUID) -> None:
             reason = NULL, error = NULL,
             delivered_at = coalesce(delivered_at, clock_timestamp()), updated_at = clock_timestamp()
         WHERE task_id = :task_id AND (
-            (status = 'failed' AND reason = 'outcome_unknown')
+            (status = 'failed' AND reason = 'outcome_unknown' AND sending_at IS NOT NULL)
             OR (status = 'launching' AND sending_at IS NOT NULL AND delivered_at IS NULL
                 AND lane = 'deliver'))
         """,
