@@ -338,7 +338,7 @@ async def test_the_scans_walk_none_of_what_runs_for_days(
     await unstopped(resources, agent)
     if analyzed:
         await fetch(resources, "ANALYZE runs")
-    scans = [
+    scans: list[tuple[str, dict[str, Any]]] = [
         (SETTLE_SQL.replace("{page}", ""), {"expired_seconds": 4.0, "leave": []}),
         (STUCK_SQL, {"stuck": 30.0, "limit": 2_000}),
         (UNSTOPPED_SQL, {"stuck": 30.0, "limit": 20}),
