@@ -202,8 +202,9 @@ async def open_missed_by_attach(
     Looks at each attachment once. The clock is held, so that a tick that is opening it has ended (what it
     could not see is behind next_due_at now) and each later one sees the attachment.
     """
-    now = await clock_now(session)
     locked = {row["id"]: row for row in await rows(session, _LOCK_UNCHECKED_SQL)}
+    # After the lock: no tick has moved these clocks past a later moment.
+    now = await clock_now(session)
     # Read after the lock and used throughout: one that is committed from here on is left for the next look.
     attachments = await rows(session, _UNCHECKED_SQL, ids=list(locked), now=now)
     if not attachments:
