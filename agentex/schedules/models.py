@@ -19,6 +19,7 @@ from agentex.instants import Instant
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*[a-z0-9]$|^[a-z0-9]$"
 ScheduleName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=64)]
 Description = Annotated[str, StringConstraints(max_length=10_000)]
+MAX_STAGGER_SECONDS = 3_600
 
 
 class ScheduleState(StrEnum):
@@ -69,7 +70,7 @@ class Policies(BaseModel):
     retries: RetryPolicy = Field(default_factory=RetryPolicy)
     finishes_on: FinishesOn = FinishesOn.DELIVERY
     # Spreads the runs of one instant over this many seconds, the same place for a schedule each time.
-    stagger_seconds: int = Field(default=0, ge=0, le=3_600)
+    stagger_seconds: int = Field(default=0, ge=0, le=MAX_STAGGER_SECONDS)
 
 
 class Schedule(SQLModel, table=True):
