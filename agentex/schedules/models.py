@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, StringConstraints, model_validator
 from sqlalchemy import BigInteger, CheckConstraint, Index, text
 from sqlmodel import Field, SQLModel
 
@@ -19,6 +19,17 @@ from agentex.instants import Instant
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*[a-z0-9]$|^[a-z0-9]$"
 ScheduleName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=64)]
 Description = Annotated[str, StringConstraints(max_length=10_000)]
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is no whole number")
+    return value
+
+
+# Else true is 1 and false 0.
+Seconds = Annotated[int, BeforeValidator(_no_boolean)]
+Interval = Annotated[int, Field(ge=1), BeforeValidator(_no_boolean)]
 MAX_STAGGER_SECONDS = 3_600
 
 
@@ -58,7 +69,7 @@ class RetryPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    window_seconds: int = Field(default=600, ge=0, le=86_400)
+    window_seconds: Seconds = Field(default=600, ge=0, le=86_400)
     resend_unknown: bool = False
 
 
@@ -70,7 +81,7 @@ class Policies(BaseModel):
     retries: RetryPolicy = Field(default_factory=RetryPolicy)
     finishes_on: FinishesOn = FinishesOn.DELIVERY
     # Spreads the runs of one instant over this many seconds, the same place for a schedule each time.
-    stagger_seconds: int = Field(default=0, ge=0, le=MAX_STAGGER_SECONDS)
+    stagger_seconds: Seconds = Field(default=0, ge=0, le=MAX_STAGGER_SECONDS)
 
 
 class Schedule(SQLModel, table=True):
@@ -175,7 +186,7 @@ class ScheduleCreate(BaseModel):
     name: ScheduleName
     description: Description | None = None
     cron_expression: str | None = None
-    interval_seconds: int | None = Field(default=None, ge=1)
+    interval_seconds: Interval | None = None
     timezone: str = "UTC"
     start_at: Instant | None = None
     end_at: Instant | None = None
@@ -196,7 +207,7 @@ class ScheduleUpdate(BaseModel):
     name: ScheduleName | None = None
     description: Description | None = None
     cron_expression: str | None = None
-    interval_seconds: int | None = Field(default=None, ge=1)
+    interval_seconds: Interval | None = None
     timezone: str | None = None
     start_at: Instant | None = None
     end_at: Instant | None = None
