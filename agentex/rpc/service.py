@@ -5,7 +5,7 @@ told once the agent has answered. A repeat that finds it untold tells the agent 
 the same idempotency key, whether the first request was cut behind its commit or still waits for the agent:
 from outside the two look the same, so it does not wait. Both methods bear that: event/send is acknowledged
 before the work and its id tells that it is a repeat, task/create is idempotent. A failure at the agent takes
-the answer's place.
+the answer's place, unless the agent has certainly not begun: then it stays untold.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ from agentex.agents.service import agent_ref, wire_agent
 from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require, type_ref
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject
-from agentex.errors import AgentCallFailed, AgentexError, BadRequest, InvalidInput, Unavailable
+from agentex.errors import (
+    AgentCallFailed,
+    AgentexError,
+    AgentUnreachable,
+    BadRequest,
+    InvalidInput,
+    Unavailable,
+)
 from agentex.events.service import add, wire_event
 from agentex.idempotency import Remembered, Repeat, amend, find_entry, remember
 from agentex.resources import Resources
@@ -181,24 +188,36 @@ _CARRIED_OUT: dict[RpcMethod, Callable[[RpcCall], Awaitable[JsonObject | RpcErro
 
 
 async def _make_and_tell(call: RpcCall, make: Callable[[], Awaitable[_Made]]) -> JsonObject | RpcError:
-    """Commit the rows, then tell the agent unless it has been told; a failure is what a repeat gets, too."""
+    """Commit the rows, then tell the agent unless it has been told.
+
+    A failure is what a repeat gets, too; but an agent that could not be reached is told by the repeat.
+    """
     made = await call.resources.db.retry_deadlock(make)
     answer = made.entry.answer
     if made.to_agent is not None:
-        answer = await _tell(call, made.to_agent, answer)
+        try:
+            answer = await _tell(call, made.to_agent, answer)
+        except AgentUnreachable as failure:
+            return _agent_error(made.to_agent, failure)
         async with call.resources.db.single() as session:
             await amend(session, made.entry, answer)
     return RpcError.model_validate(answer["error"]) if "error" in answer else answer["result"]
 
 
 async def _tell(call: RpcCall, to_agent: AcpCall, answer: JsonObject) -> JsonObject:
-    """The answer as it is once the agent has been told, or has failed."""
+    """The answer as it is once the agent has been told, or has failed; raises AgentUnreachable."""
     try:
         await call.resources.acp.call(to_agent)
+    except AgentUnreachable:
+        raise
     except AgentCallFailed as failure:
-        message = f"{failure.message} ({to_agent.idempotency_key} is kept)"
-        return {"error": RpcError(code=INTERNAL_ERROR, message=message).model_dump()}
+        return {"error": _agent_error(to_agent, failure).model_dump()}
     return {**answer, "told": True}
+
+
+def _agent_error(to_agent: AcpCall, failure: AgentCallFailed) -> RpcError:
+    message = f"{failure.message} ({to_agent.idempotency_key} is kept)"
+    return RpcError(code=INTERNAL_ERROR, message=message)
 
 
 def _is_told(entry: Remembered) -> bool:

@@ -51,11 +51,12 @@ class Held:
 
 
 # A run that was never sent is judged once more when a launch gets to it (design.md §4, catch-up rule): two
-# hours without Temporal end in one delivery, not in 120.
+# hours without Temporal end in one delivery, not in 120. Before its first attempt next_attempt_at is the
+# instant plus the schedule's stagger.
 _MISSED_SQL = """
     picked.attempt = 0 AND picked.cause IN ('cadence', 'catch_up')
     AND picked.next_attempt_at < clock_timestamp() - make_interval(secs => :late_seconds)
-    AND (picked.due_at <= clock_timestamp() - make_interval(secs => :catch_up_seconds)
+    AND (picked.next_attempt_at <= clock_timestamp() - make_interval(secs => :catch_up_seconds)
         OR EXISTS (
             SELECT 1 FROM runs newer
             WHERE newer.schedule_id = picked.schedule_id AND newer.due_at > picked.due_at

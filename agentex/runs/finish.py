@@ -107,9 +107,8 @@ def outcome_of_failure(run: Claimed, token: UUID, definition: Definition, failed
         again, reason = definition.resend_unknown, RunReason.OUTCOME_UNKNOWN
     wait = _backoff_seconds(run, failure)
     if again and _waited_seconds(run) + wait < definition.retry_window_seconds:
-        # Told, not written: a task that has spoken meanwhile needs no other attempt.
-        unknown = reason if reason is RunReason.OUTCOME_UNKNOWN else None
-        return Outcome(run.id, token, RunStatus.DUE, unknown, error, retry_in_seconds=wait)
+        # Told, not written: a task that has spoken after an unknown outcome needs no other attempt.
+        return Outcome(run.id, token, RunStatus.DUE, reason, error, retry_in_seconds=wait)
     return Outcome(run.id, token, RunStatus.FAILED, reason, error, storable(failed.partial))
 
 
@@ -130,7 +129,7 @@ def outcome_of_wait(run: Claimed, token: UUID, definition: Definition, error: st
     """A run that something of ours keeps from being sent for now: again until its retry window ends."""
     wait = _doubled_seconds(run)
     if _waited_seconds(run) + wait < definition.retry_window_seconds:
-        return Outcome(run.id, token, RunStatus.DUE, error=error, retry_in_seconds=wait)
+        return Outcome(run.id, token, RunStatus.DUE, RunReason.OURS, error, retry_in_seconds=wait)
     return Outcome(run.id, token, RunStatus.FAILED, RunReason.OURS, error)
 
 
@@ -193,6 +192,7 @@ async def end_for_task(session: AsyncSession, closed: ClosedTask) -> None:
 async def prove_alive(session: AsyncSession, task_id: UUID) -> None:
     """A task that speaks got its input: outcome_unknown becomes delivered, also if it is found only later.
 
+    Not where the input was never sent: then the agent speaks of the task alone, whose opening was unknown.
     Or running, where its task's end is followed; one that is closed has ended its run before.
     """
     await rows(
@@ -205,7 +205,7 @@ async def prove_alive(session: AsyncSession, task_id: UUID) -> None:
             reason = NULL, error = NULL,
             delivered_at = coalesce(delivered_at, clock_timestamp()), updated_at = clock_timestamp()
         WHERE task_id = :task_id AND (
-            (status = 'failed' AND reason = 'outcome_unknown')
+            (status = 'failed' AND reason = 'outcome_unknown' AND sending_at IS NOT NULL)
             OR (status = 'launching' AND sending_at IS NOT NULL AND delivered_at IS NULL
                 AND lane = 'deliver'))
         """,
@@ -273,7 +273,7 @@ _RECORD_SQL = """
             ELSE r.sending_at END,
         claimed_by = NULL, claimed_until = NULL, updated_at = clock_timestamp()
     FROM mine m WHERE r.id = m.mine_id
-    RETURNING r.id, r.account_id, r.schedule_id, r.task_id, r.status, r.reason, r.lane,
+    RETURNING r.id, r.account_id, r.schedule_id, r.task_id, r.status, r.reason, r.lane, m.reason AS told,
         r.cancel_requested_at IS NOT NULL AS cancel_requested,
         CASE WHEN m.delivered THEN extract(epoch FROM r.delivered_at - r.due_at)::float8 END AS lateness
 """
@@ -311,7 +311,8 @@ def _measure(session: AsyncSession, row: RowMapping) -> None:
     """Count, once it is committed, what a run has become, and how late it was where that is known now."""
     status = row["status"]
     if status == RunStatus.DUE:
-        after_commit(session, RUN_RETRIES.labels(why="agent").inc)
+        why = "ours" if row["told"] in (None, RunReason.OURS) else "agent"
+        after_commit(session, RUN_RETRIES.labels(why=why).inc)
     elif status in _TERMINAL:
         after_commit(session, RUNS_ENDED.labels(status=status, reason=row["reason"] or "").inc)
     if row["lateness"] is not None:

@@ -123,11 +123,8 @@ class Run(SQLModel, table=True):
         # runs for days is not in it, and neither a claim nor a mark changes an indexed column.
         Index("ix_runs_next_attempt_at", "next_attempt_at", postgresql_where=_open_and("next_attempt_at")),
         Index("ix_runs_deadline_at", "deadline_at", postgresql_where=_open_and("deadline_at")),
-        Index(
-            "ix_runs_cancel_requested_at",
-            "cancel_requested_at",
-            postgresql_where=_open_and("cancel_requested_at"),
-        ),
+        # Cancels that nobody has carried out yet, whether their run has ended or not.
+        Index("ix_runs_to_stop_since", "to_stop_since", postgresql_where=text("to_stop_since IS NOT NULL")),
         {"postgresql_with": {"fillfactor": 70}},
     )
 
@@ -159,6 +156,8 @@ class Run(SQLModel, table=True):
     finishes_on_task: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})
     deadline_at: datetime | None = None
     cancel_requested_at: datetime | None = None
+    # Set with the cancel, null again once the run's task is closed or there is none.
+    to_stop_since: datetime | None = None
     opened_at: datetime
     launched_at: datetime | None = None
     delivered_at: datetime | None = None

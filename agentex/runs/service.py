@@ -204,9 +204,10 @@ async def cancel(resources: Resources, principal: Principal, run_id: str) -> Run
         before = await _request_cancel(session, run.id)
     status, lane = before.status, before.lane
     at_agent = status is RunStatus.DELIVERED or (status is RunStatus.RUNNING and lane != Lane.ANSWER)
-    # One that waits for its next attempt has a task already, which nobody else would close.
-    waits = status in {RunStatus.DUE, RunStatus.QUEUED} and before.has_task
-    if at_agent or waits:
+    # One that waits for its next attempt has a task already, which nobody else would close; nor would anybody
+    # close that of one that is canceled, if the process that canceled it has died since.
+    has_task = status in {RunStatus.DUE, RunStatus.QUEUED, RunStatus.CANCELED} and before.has_task
+    if at_agent or has_task:
         await stop_at_agent(resources, run.id)
     async with resources.db.read() as session:
         return RunRead.model_validate(await _find(session, principal, run_id))
@@ -226,11 +227,15 @@ async def _request_cancel(session: AsyncSession, run_id: UUID) -> _Before:
     found = await rows(
         session,
         """
-        WITH before AS (SELECT id, status FROM runs WHERE id = :id FOR NO KEY UPDATE)
+        WITH before AS (
+            SELECT id, status, status IN ('due', 'queued', 'launching', 'delivered', 'running',
+                'waiting_for_input') AS can FROM runs WHERE id = :id FOR NO KEY UPDATE)
         UPDATE runs r SET
-            cancel_requested_at = CASE WHEN b.status IN ('due', 'queued', 'launching', 'delivered', 'running',
-                'waiting_for_input') THEN coalesce(r.cancel_requested_at, clock_timestamp())
+            cancel_requested_at = CASE WHEN b.can THEN coalesce(r.cancel_requested_at, clock_timestamp())
                 ELSE r.cancel_requested_at END,
+            -- What waits without a task is stopped hereby.
+            to_stop_since = CASE WHEN b.can AND (b.status NOT IN ('due', 'queued') OR r.task_id IS NOT NULL)
+                THEN coalesce(r.to_stop_since, clock_timestamp()) ELSE r.to_stop_since END,
             status = CASE WHEN b.status IN ('due', 'queued') THEN 'canceled' ELSE r.status END,
             finished_at = CASE WHEN b.status IN ('due', 'queued') THEN clock_timestamp()
                 ELSE r.finished_at END,

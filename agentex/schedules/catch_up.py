@@ -11,9 +11,9 @@ from __future__ import annotations
 # Reads start_at: the instant plus the schedule's stagger.
 LATE_SQL = "start_at < CAST(:now AS timestamptz) - make_interval(secs => :late_seconds)"
 
-# Reads late, due_at and newest: the schedule's newest instant that is owed and not skipped by the user. What
-# is on time is newer than all that is late.
+# Reads late, due_at, start_at and newest: the newest instant that the schedule owes and the user has not
+# skipped. What is on time is newer than all that is late.
 MISSED_SQL = (
     "late AND (due_at < newest "
-    "OR due_at <= CAST(:now AS timestamptz) - make_interval(secs => :catch_up_seconds))"
+    "OR start_at <= CAST(:now AS timestamptz) - make_interval(secs => :catch_up_seconds))"
 )

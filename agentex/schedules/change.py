@@ -17,7 +17,7 @@ from agentex.runs.models import RunReason
 from agentex.schedules import revisions
 from agentex.schedules.models import Schedule, ScheduleCreate, ScheduleUpdate
 from agentex.schedules.reads import cadence_key_of, cadence_of, next_instants
-from agentex.schedules.settle import NewWindow, attach, detach, settle
+from agentex.schedules.settle import ACTIVE_AFTER, NewWindow, attach, detach, settle
 
 # A PATCH that sends null for these leaves them as they are (wire.md §3).
 NULL_IGNORED = frozenset({"name", "timezone", "paused", "initial_input", "policies"})
@@ -162,4 +162,7 @@ async def move(change: Change, before: Before) -> None:
         elif not before.paused and window_moved:
             change.now = await settle(session, [schedule.id], RunReason.DEFINITION_CHANGED, window=window)
         if not schedule.paused and (moved or window_moved or before.paused):
-            await attach(session, schedule.id, cadence_of(schedule), change.now)
+            # Without a gap to what was owed before: up to now it is settled, and what passes until the commit
+            # is found by the look at new attachments.
+            after = ACTIVE_AFTER if before.paused else timedelta(0)
+            await attach(session, schedule.id, cadence_of(schedule), change.now, after=after)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, StringConstraints, model_validator
 from sqlalchemy import BigInteger, CheckConstraint, Index, String, text
 from sqlmodel import Field, SQLModel
 
@@ -23,6 +23,18 @@ NAME_PREFIX_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
 # Comes after every character that a name may have, by its byte.
 AFTER_NAME_CHARACTERS = "{"
 Description = Annotated[str, StringConstraints(max_length=10_000)]
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is no whole number")
+    return value
+
+
+# Else true is 1 and false 0.
+Seconds = Annotated[int, BeforeValidator(_no_boolean)]
+Interval = Annotated[int, Field(ge=1), BeforeValidator(_no_boolean)]
+MAX_STAGGER_SECONDS = 3_600
 
 
 class ScheduleState(StrEnum):
@@ -61,7 +73,7 @@ class RetryPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    window_seconds: int = Field(default=600, ge=0, le=86_400)
+    window_seconds: Seconds = Field(default=600, ge=0, le=86_400)
     resend_unknown: bool = False
 
 
@@ -73,7 +85,7 @@ class Policies(BaseModel):
     retries: RetryPolicy = Field(default_factory=RetryPolicy)
     finishes_on: FinishesOn = FinishesOn.DELIVERY
     # Spreads the runs of one instant over this many seconds, the same place for a schedule each time.
-    stagger_seconds: int = Field(default=0, ge=0, le=3_600)
+    stagger_seconds: Seconds = Field(default=0, ge=0, le=MAX_STAGGER_SECONDS)
 
 
 class Schedule(SQLModel, table=True):
@@ -193,7 +205,7 @@ class ScheduleCreate(BaseModel):
     name: ScheduleName
     description: Description | None = None
     cron_expression: str | None = None
-    interval_seconds: int | None = Field(default=None, ge=1)
+    interval_seconds: Interval | None = None
     timezone: str = "UTC"
     start_at: Instant | None = None
     end_at: Instant | None = None
@@ -214,7 +226,7 @@ class ScheduleUpdate(BaseModel):
     name: ScheduleName | None = None
     description: Description | None = None
     cron_expression: str | None = None
-    interval_seconds: int | None = Field(default=None, ge=1)
+    interval_seconds: Interval | None = None
     timezone: str | None = None
     start_at: Instant | None = None
     end_at: Instant | None = None

@@ -25,7 +25,7 @@ from agentex.ids import FIRE_ID_SQL, UUID7_SQL
 from agentex.runs.models import RunReason, RunStatus
 from agentex.runs.pages import PLACE_SQL
 from agentex.schedules.catch_up import LATE_SQL, MISSED_SQL
-from agentex.schedules.models import FinishesOn
+from agentex.schedules.models import MAX_STAGGER_SECONDS, FinishesOn
 from agentex.settings import Settings
 from agentex.telemetry.metrics import INSTANTS_OPENED, OPEN_SECONDS, RUNS_ENDED
 
@@ -202,8 +202,9 @@ async def open_missed_by_attach(
     Looks at each attachment once. The clock is held, so that a tick that is opening it has ended (what it
     could not see is behind next_due_at now) and each later one sees the attachment.
     """
-    now = await clock_now(session)
     locked = {row["id"]: row for row in await rows(session, _LOCK_UNCHECKED_SQL)}
+    # After the lock: no tick has moved these clocks past a later moment.
+    now = await clock_now(session)
     # Read after the lock and used throughout: one that is committed from here on is left for the next look.
     attachments = await rows(session, _UNCHECKED_SQL, ids=list(locked), now=now)
     if not attachments:
@@ -338,7 +339,7 @@ def _backlog(
     A long backlog is taken in pieces. What the pieces to come have is looked at, not opened, where it decides
     which of this piece runs; an instant too old to run is missed whatever comes after it.
     """
-    recent_from = now - timedelta(seconds=settings.catch_up_within_seconds)
+    recent_from = now - timedelta(seconds=settings.catch_up_within_seconds + MAX_STAGGER_SECONDS)
     backlog = _Backlog(more=len(clocks) == CLOCKS_PER_ROUND)
     budget = ROWS_PER_ROUND
     for clock in clocks:
@@ -363,7 +364,8 @@ def _backlog(
     return backlog
 
 
-# An hour of seconds is the most that can be recent (with the default), and 1 s the shortest interval.
+# Two hours of seconds are the most that can be recent (with the default and the longest stagger), and 1 s is
+# the shortest interval.
 MAX_RECENT = 100_000
 
 

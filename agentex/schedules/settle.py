@@ -22,7 +22,7 @@ from agentex.ids import FIRE_ID_SQL, UUID7_SQL
 from agentex.runs.models import RunReason, RunStatus
 from agentex.telemetry.metrics import INSTANTS_OPENED, RUNS_ENDED
 
-# Instants up to this long after the transaction's clock are not owed: a create is not committed yet then.
+# Instants up to this long after a create or a resume are not owed: it is not committed yet then.
 ACTIVE_AFTER = timedelta(seconds=1)
 # Rows a statement, so that a long backlog stays within the limit on a statement's time.
 ROWS_AT_ONCE = 20_000
@@ -36,8 +36,15 @@ class NewWindow:
     end_at: datetime | None
 
 
-async def attach(session: AsyncSession, schedule_id: UUID, cadence: Cadence, now: datetime) -> UUID:
-    """Attach a schedule to its cadence's clock from a second after now; returns the clock's id."""
+async def attach(
+    session: AsyncSession,
+    schedule_id: UUID,
+    cadence: Cadence,
+    now: datetime,
+    *,
+    after: timedelta = ACTIVE_AFTER,
+) -> UUID:
+    """Attach a schedule to its cadence's clock from so long after now; returns the clock's id."""
     clock_id = await attach_clock(session, cadence, now)
     await rows(
         session,
@@ -48,7 +55,7 @@ async def attach(session: AsyncSession, schedule_id: UUID, cadence: Cadence, now
         """,
         schedule=schedule_id,
         clock=clock_id,
-        active_from=now + ACTIVE_AFTER,
+        active_from=now + after,
     )
     return clock_id
 

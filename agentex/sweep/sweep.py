@@ -57,7 +57,7 @@ RENEWALS_AWAITED = 2
 # What nobody waits for; looking at 100,000 schedules for an ended window takes 50 ms.
 TIDY_INTERVAL_SECONDS = 60.0
 
-# By next_attempt_at and by cancel_requested_at: partial indexes that hold nothing of what runs for days.
+# By next_attempt_at and by to_stop_since: partial indexes that hold nothing of what runs for days.
 STUCK_SQL = """
     SELECT id FROM runs
     WHERE finished_at IS NULL AND status = 'due'
@@ -65,12 +65,14 @@ STUCK_SQL = """
         AND updated_at < statement_timestamp() - make_interval(secs => :stuck)
     ORDER BY next_attempt_at LIMIT :limit
 """
-# Noted as looked at, so that those that cannot be stopped do not stand before the others for ever.
+# Whatever has become of the run: the agent may be at work for one that is delivered or canceled. What waits
+# or is claimed is left to its launch. Noted as looked at, so that those that cannot be stopped do not stand
+# before the others for ever.
 UNSTOPPED_SQL = """
     UPDATE runs SET updated_at = clock_timestamp() WHERE id = ANY(ARRAY(
         SELECT id FROM runs
-        WHERE finished_at IS NULL AND cancel_requested_at IS NOT NULL AND claimed_by IS NULL
-            AND status IN ('running', 'waiting_for_input')
+        WHERE to_stop_since <= statement_timestamp() AND claimed_by IS NULL
+            AND status NOT IN ('due', 'queued', 'launching')
             AND updated_at < statement_timestamp() - make_interval(secs => :stuck)
         ORDER BY updated_at, id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED))
     RETURNING id
@@ -183,7 +185,7 @@ class Sweep:
             await settle_expired(session, expired_seconds=self._grace_seconds)
 
     async def _stop_canceled(self) -> None:
-        """Carry out cancels whose worker died between recording its run and telling the agent.
+        """Carry out cancels whose process died before it closed the task and told the agent.
 
         In the background: an agent that hangs must not hold up the sweep.
         """

@@ -66,7 +66,7 @@ def claimed(*, attempt: int = 1, waited_seconds: float = 0) -> Claimed:
     )
 
 
-def again(error: str, seconds: float, reason: RunReason | None = None) -> Outcome:
+def again(error: str, seconds: float, reason: RunReason = RunReason.AGENT_UNREACHABLE) -> Outcome:
     return Outcome(RUN, TOKEN, RunStatus.DUE, reason, error, retry_in_seconds=seconds)
 
 
@@ -81,7 +81,7 @@ def failed(error: str, reason: RunReason) -> Outcome:
         (AgentUnreachable("refused"), False, DEFINITION, again("refused", 1)),
         (AgentUnreachable("503", retry_after_seconds=7), False, DEFINITION, again("503", 7)),
         (AgentUnreachable("429", retry_after_seconds=0), False, DEFINITION, again("429", 1)),
-        (AgentError("500"), True, DEFINITION, again("500", 1)),
+        (AgentError("500"), True, DEFINITION, again("500", 1, RunReason.AGENT_ERROR)),
         (AgentError("500"), False, DEFINITION, failed("500", RunReason.AGENT_ERROR)),
         (AgentError("500"), False, RESENDS, failed("500", RunReason.AGENT_ERROR)),
         (AgentRejected("422"), True, DEFINITION, failed("422", RunReason.AGENT_ERROR)),
@@ -143,7 +143,7 @@ def test_waits_double_up_to_a_minute(attempt: int, seconds: float) -> None:
     assert [
         outcome_of_failure(run, TOKEN, DEFINITION, failing),
         outcome_of_wait(run, TOKEN, DEFINITION, "refused"),
-    ] == [again("refused", seconds)] * 2
+    ] == [again("refused", seconds), again("refused", seconds, RunReason.OURS)]
 
 
 def test_partial_output_is_kept_with_a_failure() -> None:
@@ -192,7 +192,10 @@ def test_what_is_ours_waits_and_then_fails_as_ours() -> None:
     assert [
         outcome_of_wait(claimed(), TOKEN, DEFINITION, "the authorizer is away"),
         outcome_of_wait(claimed(waited_seconds=600), TOKEN, DEFINITION, "the authorizer is away"),
-    ] == [again("the authorizer is away", 1), failed("the authorizer is away", RunReason.OURS)]
+    ] == [
+        again("the authorizer is away", 1, RunReason.OURS),
+        failed("the authorizer is away", RunReason.OURS),
+    ]
 
 
 def test_a_skip_says_why() -> None:

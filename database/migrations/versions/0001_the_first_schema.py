@@ -90,6 +90,7 @@ def upgrade() -> None:
     sa.Column('finishes_on_task', sa.Boolean(), server_default='false', nullable=False),
     sa.Column('deadline_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
     sa.Column('cancel_requested_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
+    sa.Column('to_stop_since', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
     sa.Column('opened_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
     sa.Column('launched_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
     sa.Column('delivered_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
@@ -110,11 +111,11 @@ def upgrade() -> None:
     op.create_index('ix_runs_account_id_due_at_unfinished', 'runs', ['account_id', sa.literal_column('due_at DESC'), sa.literal_column('id DESC')], unique=False, postgresql_where=sa.text('finished_at IS NULL'))
     op.create_index('ix_runs_agent_id_due_at', 'runs', ['agent_id', sa.literal_column('due_at DESC'), sa.literal_column('id DESC')], unique=False)
     op.create_index('ix_runs_batch_id_lane_page', 'runs', ['batch_id', 'lane', 'page'], unique=False)
-    op.create_index('ix_runs_cancel_requested_at', 'runs', ['cancel_requested_at'], unique=False, postgresql_where=sa.text('finished_at IS NULL AND cancel_requested_at IS NOT NULL'))
     op.create_index('ix_runs_deadline_at', 'runs', ['deadline_at'], unique=False, postgresql_where=sa.text('finished_at IS NULL AND deadline_at IS NOT NULL'))
     op.create_index('ix_runs_next_attempt_at', 'runs', ['next_attempt_at'], unique=False, postgresql_where=sa.text('finished_at IS NULL AND next_attempt_at IS NOT NULL'))
     op.create_index('ix_runs_schedule_id_due_at', 'runs', ['schedule_id', sa.literal_column('due_at DESC'), sa.literal_column('id DESC')], unique=False)
     op.create_index('ix_runs_task_id', 'runs', ['task_id'], unique=False)
+    op.create_index('ix_runs_to_stop_since', 'runs', ['to_stop_since'], unique=False, postgresql_where=sa.text('to_stop_since IS NOT NULL'))
     op.create_table('schedule_revisions',
     sa.Column('schedule_id', sa.Uuid(), nullable=False),
     sa.Column('version', sa.Integer(), nullable=False),
@@ -243,11 +244,11 @@ def downgrade() -> None:
     op.drop_table('agent_run_schedules')
     op.drop_table('schedule_totals')
     op.drop_table('schedule_revisions')
+    op.drop_index('ix_runs_to_stop_since', table_name='runs', postgresql_where=sa.text('to_stop_since IS NOT NULL'))
     op.drop_index('ix_runs_task_id', table_name='runs')
     op.drop_index('ix_runs_schedule_id_due_at', table_name='runs')
     op.drop_index('ix_runs_next_attempt_at', table_name='runs', postgresql_where=sa.text('finished_at IS NULL AND next_attempt_at IS NOT NULL'))
     op.drop_index('ix_runs_deadline_at', table_name='runs', postgresql_where=sa.text('finished_at IS NULL AND deadline_at IS NOT NULL'))
-    op.drop_index('ix_runs_cancel_requested_at', table_name='runs', postgresql_where=sa.text('finished_at IS NULL AND cancel_requested_at IS NOT NULL'))
     op.drop_index('ix_runs_batch_id_lane_page', table_name='runs')
     op.drop_index('ix_runs_agent_id_due_at', table_name='runs')
     op.drop_index('ix_runs_account_id_due_at_unfinished', table_name='runs', postgresql_where=sa.text('finished_at IS NULL'))

@@ -167,6 +167,20 @@ async def test_an_answer_of_an_agent_whose_runs_would_end_with_their_task_is_not
     }
 
 
+async def test_a_task_that_speaks_before_its_input_was_sent_proves_nothing(
+    resources: Resources, agent: Agent
+) -> None:
+    run, task = await being_sent(resources, agent, Lane.DELIVER, sending_at=None)
+    await record_unknown(resources, run)
+    await speak(resources, task)
+    assert await state(resources, run) == {
+        "end": (RunStatus.FAILED, RunReason.OUTCOME_UNKNOWN, "no answer came"),
+        "delivered": False,
+        "finished": True,
+        "claimed": False,
+    }
+
+
 @both_verdicts
 @pytest.mark.parametrize("closed_first", [True, False], ids=["closed-before", "closed-after"])
 async def test_a_run_whose_task_is_closed_does_not_run_on(

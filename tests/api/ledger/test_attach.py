@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.agents.models import Agent
 from agentex.cadence.base import Cadence
@@ -15,6 +16,7 @@ from agentex.clocks.service import OwnClock, attach, own_clocks, retire_unused
 from agentex.database import rows
 from agentex.ids import fire_id, new_id
 from agentex.resources import Resources
+from agentex.schedules import open as open_module
 from agentex.schedules.open import Opened, open_missed_by_attach
 from agentex.schedules.settle import detach_ended
 from tests.api.ledger.stage import (
@@ -90,6 +92,23 @@ async def test_only_the_new_attachment_of_a_shared_clock_is_looked_at(
         [(fire_id(NOON), "cadence", "due", None)],
         [(fire_id(NOON), "cadence", "due", None)],
     )
+
+
+async def test_the_look_reads_the_clock_when_no_tick_can_be_ahead_of_it(
+    resources: Resources, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[int] = []
+
+    async def read(_: AsyncSession) -> datetime:
+        free.append(len(await fetch(resources, "SELECT 1 FROM clocks FOR NO KEY UPDATE SKIP LOCKED")))
+        return NOON + seconds(3)
+
+    monkeypatch.setattr(open_module, "clock_now", read)
+    await add_schedule(
+        resources, agent, Attached(NOON - seconds(25), NOON, checked=False), interval_seconds=10
+    )
+    await open_missed(resources)
+    assert free == [0]
 
 
 async def test_an_attachment_that_is_not_active_yet_is_looked_at_later(

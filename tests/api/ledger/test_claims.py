@@ -164,6 +164,17 @@ async def test_a_stagger_does_not_make_a_run_late(resources: Resources, agent: A
     assert [(run.cause, run.missed) for run in await claim(resources)] == [(RunCause.CADENCE, False)]
 
 
+async def test_the_hour_of_the_catch_up_counts_from_where_the_stagger_puts_a_run(
+    resources: Resources, agent: Agent
+) -> None:
+    recent, old = datetime.now(UTC) - seconds(35), datetime.now(UTC) - minutes(61)
+    await owed(resources, agent, minutes(61), next_attempt_at=recent)
+    other = await owed(resources, agent, minutes(120), schedule_id=OTHER, next_attempt_at=old)
+    claimed = {run.id: (run.cause, run.missed) for run in await claim(resources)}
+    assert claimed.pop(other.id) == (RunCause.CATCH_UP, True)
+    assert list(claimed.values()) == [(RunCause.CATCH_UP, False)]
+
+
 @pytest.mark.parametrize("status", [RunStatus.LAUNCHING, RunStatus.RUNNING])
 @pytest.mark.parametrize(
     ("columns", "expected"),

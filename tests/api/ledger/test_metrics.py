@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -50,6 +51,7 @@ SAMPLES: dict[str, tuple[str, dict[str, str]]] = {
     "ended canceled": ("agentex_runs_ended_total", {"status": "canceled", "reason": ""}),
     "ended unknown": ("agentex_runs_ended_total", {"status": "failed", "reason": "outcome_unknown"}),
     "retried": ("agentex_run_retries_total", {"why": "agent"}),
+    "our retry": ("agentex_run_retries_total", {"why": "ours"}),
     "claim retried": ("agentex_run_retries_total", {"why": "claim_expired"}),
     "claims settled": ("agentex_sweep_repaired_total", {"kind": "claim_expired"}),
     "ended paused": ("agentex_runs_ended_total", {"status": "skipped", "reason": "paused"}),
@@ -119,6 +121,32 @@ async def test_a_record_counts_each_end_once_and_the_lateness_of_what_was_delive
     }
 
 
+PUT_BACK = Outcome(TOKEN, TOKEN, RunStatus.DUE, retry_in_seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("reason", "counted"),
+    [
+        (RunReason.AGENT_UNREACHABLE, "retried"),
+        (RunReason.AGENT_ERROR, "retried"),
+        (RunReason.OUTCOME_UNKNOWN, "retried"),
+        (RunReason.OURS, "our retry"),
+        (None, "our retry"),
+    ],
+)
+async def test_a_retry_counts_as_the_agent_s_or_as_ours_and_the_run_has_no_reason(
+    resources: Resources, agent: Agent, reason: RunReason | None, counted: str
+) -> None:
+    now = datetime.now(UTC)
+    claim = {"claimed_by": TOKEN, "claimed_until": now + minutes(1), "sending_at": now, "attempt": 1}
+    run = await add_run(resources, agent, RunStatus.LAUNCHING, lane=Lane.DELIVER, **claim)
+    rise = Rise()
+    async with resources.db.begin() as session:
+        await record(session, [replace(PUT_BACK, run_id=run.id, reason=reason)])
+    row = await read_run(resources, run.id)
+    assert (rise.since(), row.status, row.reason) == ({counted: 1}, RunStatus.DUE, None)
+
+
 class UndoneError(Exception):
     """What ends a transaction before its commit."""
 
@@ -147,7 +175,7 @@ async def everything(resources: Resources, ends: Ends, runs: list[Run], schedule
     async with ends(resources) as session:
         await record(session, [Outcome(late, TOKEN, RunStatus.DELIVERED, delivered=True)])
     async with ends(resources) as session:
-        await record(session, [Outcome(retried, TOKEN, RunStatus.DUE, retry_in_seconds=60)])
+        await record(session, [replace(PUT_BACK, run_id=retried, reason=RunReason.AGENT_UNREACHABLE)])
     past = "UPDATE runs SET claimed_until = now() - interval '1 minute' WHERE id = ANY(CAST(:ids AS uuid[]))"
     await fetch(resources, past, ids=[unsent, unknown])
     async with ends(resources) as session:

@@ -84,6 +84,7 @@ async def test_a_row_says_everything_that_is_known_when_it_opens(
         "finishes_on_task": False,
         "deadline_at": None,
         "cancel_requested_at": None,
+        "to_stop_since": None,
         "opened_at": NOON + seconds(1),
         "launched_at": None,
         "delivered_at": None,

@@ -107,3 +107,26 @@ async def test_a_round_of_a_long_recent_backlog_looks_at_each_schedule_once(
     assert (await open_once(resources)).rows == {"missed": 100}
     # 5 instants for 20 schedules are paired; the 3,000 less 5 to come, and NOON, are only looked at.
     assert asked == [(5, 2_996)]
+
+
+@pytest.mark.parametrize("rows_per_round", [1, 1_000], ids=lambda n: f"{n}-a-round")
+async def test_the_hour_of_the_catch_up_counts_from_where_the_stagger_puts_a_run(
+    resources: Resources, agent: Agent, monkeypatch: pytest.MonkeyPatch, rows_per_round: int
+) -> None:
+    freeze(monkeypatch, NOON)
+    attached = Attached(NOON - timedelta(days=1), NOON)
+    await add_crowd(resources, Crowd(agent, 12, attached, 10, policies='{"stagger_seconds": 3600}'))
+    await open_once(resources)
+    found = await fetch(resources, "SELECT schedule_id, next_attempt_at - due_at AS stagger FROM runs")
+    staggers = {row["schedule_id"]: row["stagger"] for row in found}
+    await fetch(resources, "DELETE FROM runs")
+    await fetch(resources, "UPDATE clocks SET next_due_at = :first", first=NOON - seconds(20))
+    await fetch(resources, "UPDATE agent_run_schedules SET end_at = :noon", noon=NOON)
+    monkeypatch.setattr(open_module, "ROWS_PER_ROUND", rows_per_round)
+    freeze(monkeypatch, NOON + minutes(90))
+    await open_all(resources)
+    caught_up = await fetch(resources, "SELECT schedule_id, due_at FROM runs WHERE reason IS NULL")
+    recent = {schedule_id for schedule_id, stagger in staggers.items() if stagger > minutes(30)}
+    assert {(row["schedule_id"], row["due_at"]) for row in caught_up} == {
+        (schedule_id, NOON) for schedule_id in recent
+    }

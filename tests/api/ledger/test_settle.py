@@ -11,10 +11,11 @@ import pytest
 from agentex.agents import service as agents
 from agentex.agents.models import Agent
 from agentex.database import rows
-from agentex.ids import fire_id
+from agentex.ids import fire_id, new_id
 from agentex.resources import Resources
 from agentex.schedules import service
 from agentex.schedules.models import Schedule, ScheduleUpdate
+from agentex.schedules.open import open_missed_by_attach
 from agentex.schedules.service import Target
 from tests.api.ledger.stage import (
     CALLER,
@@ -185,6 +186,30 @@ async def test_instants_that_passed_while_the_create_was_open_are_settled_too(
     assert await ledger(resources) == [
         (fire_id(instant), "cadence", "skipped", "paused") for instant in OWED[1:]
     ]
+
+
+@pytest.mark.parametrize("tick", ["behind", "old-clock-ahead", "new-clock-ahead"])
+async def test_an_instant_of_both_cadences_is_not_lost_between_them(
+    resources: Resources, agent: Agent, monkeypatch: pytest.MonkeyPatch, tick: str
+) -> None:
+    behind = NOON + seconds(5)
+    berlin = NOON + seconds(60) if tick == "new-clock-ahead" else NOON
+    columns = {"cron_expression": "* * * * *", "created_at": NOON - timedelta(days=2)}
+    long_ago = NOON - timedelta(days=1)
+    changed = await add_schedule(resources, agent, Attached(long_ago, NOON), **columns)
+    await add_schedule(resources, agent, Attached(long_ago, berlin), timezone="Europe/Berlin", **columns)
+    if tick == "old-clock-ahead":
+        # Between the change's own look at the clock and its commit.
+        freeze(monkeypatch, behind)
+        await open_once(resources)
+    freeze(monkeypatch, NOON - seconds(0.5))
+    await patch(timezone="Europe/Berlin")(resources, target(changed))
+    freeze(monkeypatch, behind)
+    await open_once(resources)
+    for _ in range(2):
+        async with resources.db.begin() as session:
+            await open_missed_by_attach(session, resources.settings, new_id(), by="attach")
+    assert await ledger(resources, changed.id) == [(fire_id(NOON), "cadence", "due", None)]
 
 
 async def test_a_paused_schedule_owes_nothing_for_the_pause(

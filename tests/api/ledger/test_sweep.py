@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import httpx2
 import pytest
 from sqlalchemy.exc import NoResultFound
 
@@ -18,7 +19,8 @@ from agentex.executors.base import Lane
 from agentex.ids import new_id
 from agentex.resources import Resources
 from agentex.runs import claims
-from agentex.runs.models import Run, RunStatus
+from agentex.runs.claims import settle_expired
+from agentex.runs.models import Run, RunReason, RunStatus
 from agentex.runs.pages import PageRef
 from agentex.sweep import sweep as sweep_module
 from agentex.sweep.sweep import STUCK_SQL, UNSTOPPED_SQL, Sweep
@@ -171,6 +173,7 @@ async def unstopped(resources: Resources, agent: Agent, **columns: Any) -> tuple
         "finishes_on_task": True,
         "delivered_at": then,
         "cancel_requested_at": then,
+        "to_stop_since": then,
         "updated_at": then,
         "next_attempt_at": None,
     } | columns
@@ -205,10 +208,10 @@ async def test_a_cancel_that_nobody_carried_out_is_carried_out(
     [
         {"updated_at": datetime.now(UTC) + minutes(5)},
         {"claimed_by": TOKEN, "claimed_until": datetime.now(UTC) + minutes(60)},
-        {"cancel_requested_at": None},
-        {"status": RunStatus.SUCCEEDED, "finished_at": datetime.now(UTC)},
+        {"to_stop_since": None},
+        {"status": RunStatus.DUE, "next_attempt_at": datetime.now(UTC) + minutes(5)},
     ],
-    ids=["just-recorded", "claimed", "not-canceled", "ended"],
+    ids=["just-recorded", "claimed", "not-to-be-stopped", "left-to-its-launch"],
 )
 async def test_a_run_that_somebody_sees_to_is_not_stopped(
     hooked: Resources, echo: Agent, acp_server: AcpServer, sweep: Sweep, columns: dict[str, Any]
@@ -219,6 +222,71 @@ async def test_a_run_that_somebody_sees_to_is_not_stopped(
         columns.get("status", RunStatus.RUNNING),
         [],
     )
+
+
+@pytest.mark.parametrize(
+    ("where", "reason", "end"),
+    [
+        (RunStatus.DELIVERED, None, RunStatus.CANCELED),
+        (RunStatus.CANCELED, None, RunStatus.CANCELED),
+        (RunStatus.FAILED, RunReason.AGENT_ERROR, RunStatus.FAILED),
+    ],
+)
+async def test_a_cancel_is_carried_out_though_its_run_has_ended_and_once(
+    hooked: Resources,
+    echo: Agent,
+    acp_server: AcpServer,
+    sweep: Sweep,
+    *,
+    where: RunStatus,
+    reason: RunReason | None,
+    end: RunStatus,
+) -> None:
+    then = datetime.now(UTC) - minutes(1)
+    run, task = await unstopped(hooked, echo, status=where, reason=reason, finished_at=then)
+    for _ in range(2):
+        await sweep_and_wait(hooked, sweep)
+        await fetch(hooked, "UPDATE runs SET updated_at = :then", then=then)
+    async with hooked.db.read() as session:
+        closed = await session.get_one(Task, task.id)
+    row = await read_run(hooked, run.id)
+    assert (row.status, row.to_stop_since, closed.status) == (end, None, TaskStatus.CANCELED)
+    assert acp_server.counts == {"task/cancel": 1}
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["no-task", "closed-task"])
+async def test_a_cancel_with_nothing_left_to_stop_is_looked_at_once(
+    hooked: Resources, echo: Agent, acp_server: AcpServer, sweep: Sweep, *, closed: bool
+) -> None:
+    task = await add_task(hooked, echo, TaskStatus.COMPLETED)
+    ended = {"status": RunStatus.CANCELED, "finished_at": datetime.now(UTC)}
+    run, _ = await unstopped(hooked, echo, task_id=task.id if closed else None, **ended)
+    await sweep_and_wait(hooked, sweep)
+    assert ((await read_run(hooked, run.id)).to_stop_since, acp_server.requests) == (None, [])
+
+
+async def test_a_cancel_that_its_worker_left_with_a_delivered_run_is_carried_out(
+    hooked: Resources, client: httpx2.AsyncClient, echo: Agent, sweep: Sweep
+) -> None:
+    past = datetime.now(UTC) - minutes(1)
+    sent = {"claimed_by": TOKEN, "claimed_until": past, "sending_at": past, "delivered_at": past}
+    run, _ = await unstopped(
+        hooked,
+        echo,
+        status=RunStatus.LAUNCHING,
+        finishes_on_task=False,
+        cancel_requested_at=None,
+        to_stop_since=None,
+        next_attempt_at=past,
+        **sent,
+    )
+    assert (await client.post(f"/runs/{run.id}/cancel")).status_code == 200
+    async with hooked.db.begin() as session:
+        await settle_expired(session)
+    recorded = await status(hooked, run)
+    await fetch(hooked, "UPDATE runs SET updated_at = :past", past=past)
+    await sweep_and_wait(hooked, sweep)
+    assert (recorded, await status(hooked, run)) == (RunStatus.DELIVERED, RunStatus.CANCELED)
 
 
 async def test_runs_that_cannot_be_stopped_keep_the_others_from_nothing(
@@ -270,12 +338,12 @@ async def test_the_scans_walk_none_of_what_runs_for_days(
     await unstopped(resources, agent)
     if analyzed:
         await fetch(resources, "ANALYZE runs")
-    scans: list[tuple[str, dict[str, object]]] = [
+    scans: list[tuple[str, dict[str, Any]]] = [
         (SETTLE_SQL.replace("{page}", ""), {"expired_seconds": 4.0, "leave": []}),
         (STUCK_SQL, {"stuck": 30.0, "limit": 2_000}),
         (UNSTOPPED_SQL, {"stuck": 30.0, "limit": 20}),
     ]
-    by_attempt, by_cancel = "ix_runs_next_attempt_at", "ix_runs_cancel_requested_at"
+    by_attempt, by_cancel = "ix_runs_next_attempt_at", "ix_runs_to_stop_since"
     walks = [await walk(resources, sql, given) for sql, given in scans]
     assert [walk.indexes - {"pk_runs"} for walk in walks] == [{by_attempt}, {by_attempt}, {by_cancel}]
     assert max(walk.most for walk in walks) <= 2

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from agentex.acp.messages import AcpCall
+from agentex.errors import AgentUnreachable
 from agentex.resources import Resources
 from tests.support.acp_replies import Reply
 from tests.support.acp_server import AcpServer
@@ -148,6 +149,31 @@ async def test_a_failure_of_the_repeat_is_what_the_next_one_gets(
     host, key = acp_server.url.removeprefix("http://"), acp_server.requests[0].id
     failure = rpc_error(-32603, f"agent {host}, {method}: answered HTTP 500 ({key} is kept)")
     assert (answers, len(acp_server.requests)) == ([failure, failure], 1)
+
+
+@pytest.mark.parametrize("headers", [SILENT, KEYED], ids=["silent", "key"])
+async def test_an_agent_that_could_not_be_reached_is_told_by_the_repeat(
+    ask: Ask,
+    resources: Resources,
+    acp_server: AcpServer,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    headers: dict[str, str],
+) -> None:
+    asked: list[str | None] = []
+
+    async def refuse(call: AcpCall) -> NoReturn:
+        asked.append(call.idempotency_key)
+        raise AgentUnreachable("refused the connection")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resources.acp, "call", refuse)
+        first = await ask(headers if headers is KEYED else FIRST)
+    told = await ask(headers)
+    key = sent(acp_server)[0][2]
+    assert (first, asked) == (rpc_error(-32603, f"refused the connection ({key} is kept)"), [key])
+    assert (told["error"], await ask({**headers, "x-stainless-retry-count": "2"})) == (None, told)
+    assert len(acp_server.requests) == 1
 
 
 async def test_an_untold_task_that_was_closed_since_is_told_to_nobody(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -13,6 +14,7 @@ from agentex.agents.models import AcpType, Agent
 from agentex.auth.authorize import Operation, ResourceType
 from agentex.ids import new_id
 from agentex.resources import Resources
+from agentex.runs import service
 from agentex.runs.models import Run, RunReason, RunStatus
 from agentex.tasks.models import Task, TaskStatus
 from tests.api.ledger.stage import NOWHERE, add_agent, add_run, add_task, read_run
@@ -110,6 +112,51 @@ async def test_cancel_is_idempotent_and_tells_the_agent_once(
     assert [code for code, _ in answers] == [200] * 5
     assert answers[-1][1]["status"] == "canceled"
     assert acp_server.counts == {"task/cancel": 1}
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waits", "canceled"])
+async def test_what_waits_with_a_task_is_stopped_there_also_by_a_repeat(
+    client: httpx2.AsyncClient, resources: Resources, agent: Agent, acp_server: AcpServer, *, waits: bool
+) -> None:
+    task = await add_task(resources, agent)
+    # Canceled by a process that died before it closed the task.
+    then = datetime.now(UTC)
+    canceled = {"finished_at": then, "cancel_requested_at": then, "to_stop_since": then}
+    before, columns = (RunStatus.DUE, {}) if waits else (RunStatus.CANCELED, canceled)
+    run = await add_run(resources, agent, before, lane="deliver", task_id=task.id, **columns)
+    answers = [(await cancel(client, run))[0] for _ in range(2)]
+    assert (answers, (await read_task(resources, task))[0]) == ([200, 200], TaskStatus.CANCELED)
+    assert acp_server.counts == {"task/cancel": 1}
+    assert (await read_run(resources, run.id)).to_stop_since is None
+
+
+@pytest.mark.parametrize(
+    ("before", "has_task", "noted"),
+    [
+        (RunStatus.DUE, False, False),
+        (RunStatus.DUE, True, True),
+        (RunStatus.LAUNCHING, False, True),
+        (RunStatus.DELIVERED, True, True),
+    ],
+)
+async def test_a_cancel_is_noted_until_it_is_carried_out(
+    client: httpx2.AsyncClient,
+    resources: Resources,
+    agent: Agent,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before: RunStatus,
+    has_task: bool,
+    noted: bool,
+) -> None:
+    async def died(_: Resources, __: UUID) -> None:
+        """What becomes of a process between the request and its carrying out."""
+
+    monkeypatch.setattr(service, "stop_at_agent", died)
+    task_id = (await add_task(resources, agent)).id if has_task else None
+    run = await add_run(resources, agent, before, lane="deliver", task_id=task_id)
+    await cancel(client, run)
+    assert ((await read_run(resources, run.id)).to_stop_since is not None) is noted
 
 
 @pytest.mark.parametrize(

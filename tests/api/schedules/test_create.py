@@ -203,6 +203,15 @@ REFUSED: list[tuple[Json, str]] = [
         {"initial_input": INPUT | {"author": "robot"}},
         "initial_input.author: Input should be 'user' or 'agent'",
     ),
+    ({"interval_seconds": True}, "interval_seconds: True is no whole number"),
+    (
+        {"policies": {"stagger_seconds": True}},
+        "policies.stagger_seconds: True is no whole number",
+    ),
+    (
+        {"policies": {"retries": {"window_seconds": False}}},
+        "policies.retries.window_seconds: False is no whole number",
+    ),
     ({"paused": "maybe"}, "paused is 'maybe': Input should be a valid boolean, unable to interpret input"),
     ({"task_params": [1]}, "task_params: Input should be a valid dictionary"),
 ]

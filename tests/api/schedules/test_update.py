@@ -119,6 +119,7 @@ async def test_setting_one_cadence_clears_the_other(schedules: Schedules) -> Non
 @pytest.mark.parametrize(
     ("created", "keys", "status", "message"),
     [
+        ({}, {"interval_seconds": True}, 422, "interval_seconds: True is no whole number"),
         (
             {},
             {"cron_expression": "* * * * *", "interval_seconds": 5},
