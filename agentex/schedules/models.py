@@ -27,7 +27,7 @@ Description = Annotated[str, StringConstraints(max_length=10_000)]
 
 def _no_boolean(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError(f"{value} is no whole number")
+        raise ValueError(f"{value} is no whole number")  # noqa: TRY004 - pydantic reports no TypeError
     return value
 
 
