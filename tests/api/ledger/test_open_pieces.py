@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -28,6 +29,9 @@ from tests.api.ledger.stage import (
     seconds,
 )
 
+# A schedule's place in its stagger follows from its id: this one's is more than a minute back.
+FAR_BACK = UUID("01930000-0000-7000-8000-000000000001")
+
 
 @pytest.mark.parametrize("rows_per_round", [1, 3, 7, 1_000], ids=lambda n: f"{n}-a-round")
 async def test_a_recent_backlog_in_pieces_is_decided_as_a_whole(
@@ -45,7 +49,12 @@ async def test_a_recent_backlog_in_pieces_is_decided_as_a_whole(
         ),
         "newest opened": await add_schedule(resources, agent, attached, **late),
         "staggered": await add_schedule(
-            resources, agent, attached, policies={"stagger_seconds": 3_000}, interval_seconds=10
+            resources,
+            agent,
+            attached,
+            id=FAR_BACK,
+            policies={"stagger_seconds": 3_000},
+            interval_seconds=10,
         ),
     }
     await open_newest(resources, made["newest opened"])

@@ -147,7 +147,9 @@ async def plan_of(client: httpx2.AsyncClient, resources: Resources, **query: Any
 SERVED = {
     "": "ix_runs_account_id_due_at",
     f"agent_id={QUIET}": "ix_runs_agent_id_due_at",
-    f"schedule_id={SCHEDULE}": "ix_runs_schedule_id_due_at",
+    # A schedule of 50 runs: sorted by its index, or found by the unique one and sorted, whichever ANALYZE's
+    # sample makes look cheaper.
+    f"schedule_id={SCHEDULE}": "ix_runs_schedule_id_due_at or uq_runs_schedule_id_fire_id",
     "status=failed": "ix_runs_account_id_due_at_reasoned",
     "status=skipped": "ix_runs_account_id_due_at_reasoned",
     "status=running": "ix_runs_account_id_due_at_unfinished",
@@ -167,7 +169,7 @@ async def test_a_filter_s_index_leads_to_its_runs_and_few_others(
         used[query] = "".join(plan.indexes_of("runs"))
         # What was skipped is in one index with what failed: here two of three.
         assert plan.most_of("runs") <= 3 * 101, (query, index)
-    assert used == SERVED
+    assert {query: index for query, index in used.items() if index not in SERVED[query].split(" or ")} == {}
     # And a page in the middle begins at its cursor, rather than walk to it.
     last = (await page(client, due_before="2026-01-01T07:00:00Z", limit=1))["next_cursor"]
     plan = await plan_of(client, resources, cursor=last)
