@@ -51,9 +51,10 @@ SCENARIOS = [
 RATIO_TARGET = 0.4
 PARTS = ["stampedes", "requests", "footprint"]
 FEW, MANY = 100, 10_000
-# Long enough for a dozen sweeps and a minute's tick, and what start-up leaves to do.
+# Long enough for a dozen sweeps and a minute's tick.
 IDLE_SECONDS = 60
-SETTLE_SECONDS = 15
+# What making the schedules leaves to do: Postgres vacuums and analyses once a minute.
+SETTLE_SECONDS = 75
 
 
 @dataclass(frozen=True)

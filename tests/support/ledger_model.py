@@ -104,9 +104,9 @@ class Owing:
             self.owed |= {instant for instant in passed if self.window.has(instant)}
         self.seen_until = now
 
-    def activate(self, began: datetime, now: datetime) -> None:
+    def activate(self, began: datetime, now: datetime, *, after: timedelta = ACTIVE_AFTER) -> None:
         """Attach it by a transaction that read the clock when it began, and is committed now."""
-        self.active_from = began + ACTIVE_AFTER
+        self.active_from = began + after
         self.seen_until = began
         before = set(self.owed)
         self.pass_time(now)

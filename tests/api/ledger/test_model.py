@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine, Generator, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -262,7 +262,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(place=PLACES, cadence=st.sampled_from(CADENCES))
     def patch_cadence(self, place: int, cadence: Every) -> None:
-        """What was owed of the old one is settled; the new one is owed from a second from now."""
+        """What was owed of the old one is settled; the new one is owed from now on, without a gap."""
         found = self._find(place)
         if found is None:
             return
@@ -455,7 +455,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _reattach(self, schedule: Owing) -> None:
         schedule.changed_at = self.now
         if schedule.active_from is not None:
-            schedule.activate(self.now, self.now)
+            schedule.activate(self.now, self.now, after=timedelta(0))
 
 
 @pytest.fixture
