@@ -127,11 +127,6 @@ class Temporal:
             await asyncio.sleep(PROBE_INTERVAL_SECONDS)
 
 
-def is_already_there(error: RPCError) -> bool:
-    """Whether a create failed only because the thing exists."""
-    return error.status is RPCStatusCode.ALREADY_EXISTS
-
-
 def is_gone(error: RPCError) -> bool:
     """Whether a call failed only because the thing does not exist."""
     return error.status is RPCStatusCode.NOT_FOUND

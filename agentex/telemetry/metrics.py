@@ -49,7 +49,7 @@ RUN_RETRIES = Counter(
 )
 AGENT_REQUESTS_IN_FLIGHT = Gauge(
     "agentex_agent_requests_in_flight",
-    "Runs being sent or answered in this process: is a lane full?",
+    "Runs being carried to agents by this process, up to two for each place: is a lane full?",
     ["lane"],
 )
 SWEEP_LAST_ENDED_TIMESTAMP_SECONDS = Gauge(
