@@ -51,8 +51,8 @@ SCENARIOS = [
 RATIO_TARGET = 0.4
 PARTS = ["stampedes", "requests", "footprint"]
 FEW, MANY = 100, 10_000
-# Long enough for a dozen sweeps and a minute's tick.
-IDLE_SECONDS = 60
+# Long enough for two minutes' ticks and their tidying.
+IDLE_SECONDS = 120
 # What making the schedules leaves to do: Postgres vacuums and analyses once a minute.
 SETTLE_SECONDS = 75
 
@@ -164,6 +164,8 @@ async def measure_footprint() -> Footprint:
                 for count in (1_000, MANY):
                     await client.create_many(count - max(cpu))
                     await asyncio.sleep(SETTLE_SECONDS)
+                    # Else Postgres writes for 4.5 minutes more what the creates have left.
+                    await client.bare.fetch("CHECKPOINT")
                     cpu[count] = await idle_cpu_an_hour(stack, IDLE_SECONDS)
                 await client.bare.close()
             with running_agent(directory, "footprint") as agent:

@@ -29,6 +29,7 @@ from tests.api.ledger.stage import (
     open_once,
     seconds,
 )
+from tests.support.plans import explain
 
 
 def every(interval: int) -> Cadence:
@@ -246,3 +247,49 @@ async def test_a_schedule_whose_window_is_over_is_detached_when_all_of_it_is_ope
     before = await left()
     await fetch(resources, "UPDATE clocks SET next_due_at = :next", next=NOON + seconds(60))
     assert (before, await left()) == ({open_yet.id, ahead.id}, {ahead.id})
+
+
+async def add_clocks(resources: Resources, agent: Agent, count: int, *, broken: bool, checked: bool) -> None:
+    """So many cadences with a schedule each, in two statements; their ids stand before all new ones."""
+    await fetch(
+        resources,
+        """
+        WITH made AS (
+            INSERT INTO agent_run_schedules (id, account_id, agent_id, name, interval_seconds, timezone,
+                paused, initial_input, creator_principal, skipped_action_times, policies, version,
+                created_at, updated_at)
+            SELECT lpad(to_hex(n), 32, '0')::uuid, 'default', :agent_id, 'clocked-' || n, 3600, 'UTC', false,
+                '{}', '{}', '[]', '{}', 1, now(), now()
+            FROM generate_series(1, :count) AS n RETURNING id
+        ), clocked AS (
+            INSERT INTO clocks (id, cadence_key, cadence, whole_minutes, created_at, broken_at)
+            SELECT id, id::text, '{}', true, now(), CASE WHEN :broken THEN now() END FROM made RETURNING id)
+        INSERT INTO schedule_clocks (schedule_id, clock_id, active_from, checked_at)
+        SELECT id, id, now() - interval '1 hour', CASE WHEN :checked THEN now() END FROM clocked
+        """,
+        agent_id=agent.id,
+        count=count,
+        broken=broken,
+        checked=checked,
+    )
+
+
+async def test_a_look_at_unchecked_attachments_reads_no_other_clock(
+    resources: Resources, agent: Agent
+) -> None:
+    await add_clocks(resources, agent, 2_000, broken=False, checked=True)
+    await add_schedule(resources, agent, Attached(NOON, NOON, checked=False))
+    await fetch(resources, "ANALYZE clocks, schedule_clocks")
+    plan = await explain(resources, open_module.LOCK_UNCHECKED_SQL)
+    assert (plan.most_of("clocks"), plan.most_of("schedule_clocks")) == (1, 1)
+
+
+async def test_many_unreadable_clocks_do_not_stand_before_an_unchecked_attachment(
+    resources: Resources, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freeze(monkeypatch, NOON + seconds(3))
+    count = open_module.UNCHECKED_AT_ONCE + 1
+    await add_clocks(resources, agent, count, broken=True, checked=False)
+    attached = Attached(NOON - seconds(25), NOON + seconds(10), checked=False)
+    await add_schedule(resources, agent, attached, interval_seconds=10)
+    assert (await open_missed(resources)).rows == {"due": 3}
