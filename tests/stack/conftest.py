@@ -20,13 +20,13 @@ def make_stack() -> Iterator[Callable[..., DevStack]]:
     def make(
         *options: str,
         data_directory: Path | None = None,
-        prefix: Sequence[str] = (),
+        program: Sequence[str] | None = None,
         environment: Mapping[str, str | None] | None = None,
     ) -> DevStack:
         directory = open_folder()
         place = data_directory or directory / ".agentex"
         log = directory / "terminal.log"
-        stack = DevStack(place, log, options=options, prefix=prefix, environment=environment)
+        stack = DevStack(place, log, options=options, program=program, environment=environment)
         made.append((stack, directory))
         return stack
 

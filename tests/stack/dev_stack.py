@@ -28,7 +28,7 @@ def is_running(process: psutil.Process) -> bool:
 
 
 class DevStack:
-    """`agentex dev` on free ports, with all processes below it written down as they are seen."""
+    """`agentex dev`, or a program in its place, on free ports; all processes below it are written down."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class DevStack:
         log: Path,
         *,
         options: Sequence[str] = (),
-        prefix: Sequence[str] = (),
+        program: Sequence[str] | None = None,
         environment: Mapping[str, str | None] | None = None,
     ) -> None:
         merged: dict[str, str | None] = {
@@ -47,16 +47,16 @@ class DevStack:
             "ENABLE_AGENT_RUN_SCHEDULES": None,
             **(environment or {}),
         }
-        command = [*prefix, *agentex("dev", "--data-dir", str(data_directory), *options)]
+        command = [*(program or agentex("dev")), "--data-dir", str(data_directory), *options]
         self.data_directory = data_directory
         self.supervisor = ManagedProcess(command, environment=merged, log=log)
         self.url = f"http://127.0.0.1:{merged['AGENTEX_PORT']}"
         self._seen: list[psutil.Process] = []
 
-    def start(self) -> None:
+    def start(self, seconds: float = _START_SECONDS) -> None:
         """Start it; returns when it has printed all it has to say."""
         self.supervisor.start()
-        wait_until(self._is_up, f"the stack coming up (log: {self.supervisor.log})", _START_SECONDS)
+        wait_until(self._is_up, f"the stack coming up (log: {self.supervisor.log})", seconds)
 
     def children(self) -> dict[str, psutil.Process]:
         """Its processes by the name of their log; those that it has now."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,19 +43,41 @@ def test_as_root_postgres_is_somebody_else_and_no_folder_around_changes(make_sta
     assert permissions(around) == before
 
 
-def test_as_a_normal_user_everything_is_that_users(make_stack: MakeStack) -> None:
-    if shutil.which("setpriv") is None:
-        pytest.skip("no setpriv to start a stack as somebody else")
-    command = Command([sys.executable, "-c", "import agentex.cli.main"], owner=NOBODY, directory=ROOT)
-    if (tried := run(command)).returncode != 0:
-        pytest.skip(f"another user cannot run this checkout: {tried.stderr.splitlines()[-1]}")
+@pytest.fixture
+def clone() -> Iterator[Path]:
+    """An empty clone in a home of its own, which is nobody's."""
+    python = Path("/usr/bin/python3")
+    usable = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
+    if shutil.which("setpriv") is None or shutil.which("unshare") is None:
+        pytest.skip("no setpriv and unshare to start a stack as somebody else and without a network")
+    if not python.exists() or run(Command([str(python), "-c", usable], owner=NOBODY)).returncode != 0:
+        pytest.skip("the system has no Python 3.11 with venv that another user can run")
     home = open_folder()
-    os.chown(home, NOBODY.uid, NOBODY.gid)
-    prefix = ["setpriv", f"--reuid={NOBODY.uid}", f"--regid={NOBODY.gid}", "--clear-groups"]
-    environment = {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
-    stack = make_stack(data_directory=home / ".agentex", prefix=prefix, environment=environment)
-    stack.start()
-    assert {process.uids().real for process in stack.children().values()} == {NOBODY.uid}
-    assert (stack.interrupt(), stack.left_over()) == (0, [])
-    assert {path.stat().st_uid for path in home.rglob("*")} == {NOBODY.uid}
+    subprocess.run(["git", "clone", "--quiet", ROOT, home / "agentex"], check=True)
+    for path in (home, *home.rglob("*")):
+        os.chown(path, NOBODY.uid, NOBODY.gid, follow_symlinks=False)
+    yield home / "agentex"
     shutil.rmtree(home)
+
+
+@pytest.mark.timeout(900)
+def test_a_normal_user_starts_an_empty_clone_and_again_without_a_network(
+    make_stack: MakeStack, clone: Path
+) -> None:
+    home = clone.parent
+    as_nobody = ["setpriv", f"--reuid={NOBODY.uid}", f"--regid={NOBODY.gid}", "--clear-groups"]
+    without_network = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    environment = {
+        "HOME": str(home),
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": None,
+        "VIRTUAL_ENV": None,
+    }
+    for prefix, seconds in ((as_nobody, 600), ([*without_network, *as_nobody], 60)):
+        program = [*prefix, str(clone / "dev.sh")]
+        stack = make_stack(data_directory=home / ".agentex", program=program, environment=environment)
+        stack.start(seconds)
+        assert {process.uids().real for process in stack.children().values()} == {NOBODY.uid}
+        assert stack.children().keys() >= {"postgres", "temporal", "api", "worker"}
+        assert (stack.interrupt(), stack.left_over()) == (0, [])
+    assert {path.lstat().st_uid for path in home.rglob("*")} == {NOBODY.uid}
