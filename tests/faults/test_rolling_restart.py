@@ -16,7 +16,7 @@ from tests.support.acp_replies import Reply
 from tests.support.fault_agent import FaultAgent
 from tests.support.fault_ledger import every, instants
 from tests.support.fault_rolling import TwoApis, end, repeat
-from tests.support.fault_stack import LedgerRow, Stack
+from tests.support.fault_stack import LedgerRow, Stack, WorkerProcess
 
 EVERY_SECONDS = 2
 DELIVERED = 8
@@ -139,6 +139,7 @@ async def restart_each(stack: Stack, apis: TwoApis, steady: dict[str, dict[str, 
         await until_all_ran(stack, steady, await stack.now())
         api.start()
         await asyncio.to_thread(api.wait_until_ready, f"{apis.urls[place]}/readyz")
+        await until_answering(stack, old[place])
         await end(old[place].process, DRAIN_SECONDS)
         await until_all_ran(stack, steady, await stack.now())
         await asyncio.to_thread(stack.start_worker)
@@ -181,6 +182,15 @@ async def until_all_ran(stack: Stack, schedules: dict[str, dict[str, Any]], afte
         return schedules.keys() <= well
 
     await stack.until(ran, f"a run of each schedule after {after}")
+
+
+async def until_answering(stack: Stack, worker: WorkerProcess) -> None:
+    """Return when a sync agent's answer is open at the worker: what its end must not cost."""
+
+    async def answering() -> bool:
+        return await worker.in_flight("answer") > 0
+
+    await stack.until(answering, "an open answer at the worker")
 
 
 async def until_ticked(stack: Stack, moment: datetime) -> None:

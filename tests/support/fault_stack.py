@@ -103,6 +103,12 @@ class WorkerProcess:
         """Whether it has logged this action since it was started."""
         return f'"{action}"' in self.process.output(100_000)
 
+    async def in_flight(self, lane: str) -> float:
+        """How many runs of the lane it carries now, as its metrics tell."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as answer:
+            measured = dict(line.rsplit(" ", 1) for line in (await answer.text()).splitlines())
+        return float(measured[f'agentex_agent_requests_in_flight{{lane="{lane}"}}'])
+
 
 class Stack:
     """The processes of one installation, kept apart from others on the same Temporal by its prefix."""
