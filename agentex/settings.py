@@ -79,9 +79,9 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = 1_048_576
     # What merge_params may add up to in one task, as text: four whole bodies.
     max_task_params_bytes: PositiveInt = 4_194_304
-    # Of an exported task, what is put back in one request; parsed it takes some ten times as much memory. A
-    # longer one is put back in pieces.
-    max_snapshot_bytes: PositiveInt = 16_777_216
+    # What is put back of an exported task in one request, which keeps the process from all else for a second.
+    # A longer one is put back in pieces.
+    max_snapshot_bytes: PositiveInt = 4_194_304
     # How long a task's workflow may take to answer a query, and a Temporal that is away is waited for.
     workflow_query_timeout_seconds: PositiveFloat = 2
 
