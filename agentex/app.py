@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -26,9 +27,11 @@ from agentex.rpc.api import router as rpc_router
 from agentex.runs.api import router as runs_router
 from agentex.schedules.api import router as schedules_router
 from agentex.settings import Settings
+from agentex.snapshots.api import restore_router
+from agentex.snapshots.api import router as snapshots_router
 from agentex.tasks.api import router as tasks_router
 from agentex.telemetry.logs import configure_logs
-from agentex.web.bodies import refuse_unstorable_json
+from agentex.web.bodies import body_limit, refuse_unstorable_json
 from agentex.web.edge import Edge
 from agentex.web.health import router as health_router
 from agentex.web.openapi import with_problems
@@ -48,7 +51,7 @@ class Api(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """As FastAPI's, inside the edge."""
-        return Edge(super().build_middleware_stack(), self.state.settings.max_body_bytes)
+        return Edge(super().build_middleware_stack(), partial(body_limit, self.state.settings))
 
     def openapi(self) -> dict[str, Any]:
         """As FastAPI's, with our errors."""
@@ -136,6 +139,8 @@ def _listen(settings: Settings) -> socket.socket:
 def _add_routers(app: FastAPI, settings: Settings) -> None:
     for router in (health_router, agents_router, rpc_router, tasks_router, messages_router, runs_router):
         app.include_router(router)
+    app.include_router(snapshots_router)
+    app.include_router(restore_router, max_body_size=settings.max_snapshot_bytes)
     if settings.enable_agent_run_schedules:
         app.include_router(schedules_router)
 

@@ -77,6 +77,13 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     # 1 MiB holds every prompt seen so far; larger inputs belong in a store, with a link in the input.
     max_body_bytes: PositiveInt = 1_048_576
+    # What merge_params may add up to in one task, as text: four whole bodies.
+    max_task_params_bytes: PositiveInt = 4_194_304
+    # What is put back of an exported task in one request, which keeps the process from all else for a second.
+    # A longer one is put back in pieces.
+    max_snapshot_bytes: PositiveInt = 4_194_304
+    # How long a task's workflow may take to answer a query, and a Temporal that is away is waited for.
+    workflow_query_timeout_seconds: PositiveFloat = 2
 
     enable_agent_run_schedules: bool = Field(default=False, validation_alias="ENABLE_AGENT_RUN_SCHEDULES")
 

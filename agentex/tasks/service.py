@@ -1,33 +1,36 @@
-"""Tasks: get or create, find, list, close."""
+"""Tasks: get or create, find, change, close, interrupt, delete."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import case, func
+from sqlalchemy import Text, case, cast, func, literal
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
-from agentex.agents.models import Agent, AgentRead
-from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require, type_ref
+from agentex.agents.models import Agent, AgentRead, Deleted
+from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require
 from agentex.auth.principal import Principal
-from agentex.database import JsonObject
-from agentex.errors import BadRequest, NotFound
+from agentex.database import JsonColumn, JsonObject, rows
+from agentex.errors import BadRequest, NotFound, PayloadTooLarge
 from agentex.ids import new_id, parse_id
 from agentex.resources import ClosedTask, Hooks, Resources
-from agentex.tasks.models import OPEN_STATUSES, Task, TaskRead, TaskReadWithAgents, TaskStatus
+from agentex.tasks.models import (
+    OPEN_STATUSES,
+    Task,
+    TaskRead,
+    TaskReadWithAgents,
+    TaskStatus,
+    TaskUpdate,
+)
 
-
-@dataclass(frozen=True)
-class TaskFilter:
-    """Which tasks a list has; None does not filter."""
-
-    agent_id: UUID | None = None
-    agent_name: str | None = None
-    statuses: frozenset[TaskStatus] | None = None
+DELETED_REASON = "deleted"
+# What RETURNING gives replaces what the session has read before.
+FRESH = {"populate_existing": True, "synchronize_session": False}
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ async def create_or_get(
 ) -> Task:
     """A new task, or the account's one of this name: params given now replace its params, metadata stays.
 
-    Raises BadRequest when the name is that of another agent's task.
+    Raises BadRequest when the name is that of another agent's task, or of one that was deleted.
     """
     statement = insert(Task).values(
         id=new_id(),
@@ -81,11 +84,13 @@ async def create_or_get(
     task = (await session.exec(statement)).scalar_one()
     if task.agent_id != agent.id:
         raise BadRequest(f"task {task.name!r} belongs to another agent; choose another name")
+    if task.status is TaskStatus.DELETED:
+        raise BadRequest(f"task {task.name!r} was deleted and keeps its name; choose another name")
     return task
 
 
 async def find(session: AsyncSession, principal: Principal, task_id: str | UUID) -> Task:
-    """One task of the account, for a write whose permission was asked before it."""
+    """One task of the account that is not deleted, for a write whose permission was asked before it."""
     statement = select(Task).where(col(Task.id) == parse_id(str(task_id), "task"))
     return await _one(session, principal, statement, str(task_id))
 
@@ -104,36 +109,106 @@ async def get_by_name(session: AsyncSession, authz: AuthProvider, principal: Pri
     return task
 
 
+async def agent_of(session: AsyncSession, task: Task) -> Agent:
+    """The task's agent, deleted or not."""
+    return (await session.exec(select(Agent).where(col(Agent.id) == task.agent_id))).one()
+
+
 async def with_agents(session: AsyncSession, task: Task) -> TaskReadWithAgents:
     """The task with its agent, deleted or not."""
-    agent = (await session.exec(select(Agent).where(col(Agent.id) == task.agent_id))).one()
-    read = TaskRead.model_validate(task)
-    return TaskReadWithAgents(**read.model_dump(), agents=[AgentRead.model_validate(agent)])
+    agent = AgentRead.model_validate(await agent_of(session, task))
+    return TaskReadWithAgents(**TaskRead.model_validate(task).model_dump(), agents=[agent])
 
 
-async def list_page(
-    session: AsyncSession,
-    authz: AuthProvider,
-    principal: Principal,
-    wanted: TaskFilter,
-    *,
-    limit: int,
-    page_number: int,
-) -> list[Task]:
-    """Tasks of the caller's account, newest first; pages count from 1."""
-    await require(authz, session, principal, Operation.READ, type_ref(ResourceType.TASK, principal))
-    statement = select(Task).where(col(Task.account_id) == principal.account_id)
-    if wanted.agent_id is not None:
-        statement = statement.where(col(Task.agent_id) == wanted.agent_id)
-    if wanted.agent_name is not None:
-        named = select(Agent.id).where(
-            col(Agent.account_id) == principal.account_id, col(Agent.name) == wanted.agent_name
+async def update_by(resources: Resources, principal: Principal, task: Task, body: TaskUpdate) -> Task:
+    """Change a task on behalf of a caller: one statement, so that changes at once lose nothing of each other.
+
+    Raises PayloadTooLarge when the merged params would be larger than max_task_params_bytes.
+    """
+    async with resources.db.read() as session:
+        await require(resources.authz, session, principal, Operation.UPDATE, task_ref(task))
+    if body.task_metadata is None and not body.merge_params:
+        return task
+    max_bytes = resources.settings.max_task_params_bytes
+    async with resources.db.single() as session:
+        updated = (
+            await session.exec(_update(task.id, body, max_bytes), execution_options=FRESH)
+        ).scalar_one_or_none()
+        if updated is None:
+            # Deleted since it was read, or else too large.
+            await find(session, principal, task.id)
+            raise PayloadTooLarge(f"with merge_params the params of task {task.id} exceed {max_bytes} bytes")
+    return updated
+
+
+def _update(task_id: UUID, body: TaskUpdate, max_params_bytes: int) -> ReturningUpdate[Task]:
+    statement = (
+        update(Task)
+        .where(col(Task.id) == task_id, col(Task.status) != TaskStatus.DELETED)
+        .values(updated_at=func.clock_timestamp())
+    )
+    if body.task_metadata is not None:
+        statement = statement.values(task_metadata=body.task_metadata)
+    if body.merge_params:
+        merged = func.coalesce(col(Task.params), literal({}, JsonColumn)).op("||", return_type=JsonColumn)(
+            literal(body.merge_params, JsonColumn)
         )
-        statement = statement.where(col(Task.agent_id).in_(named))
-    if wanted.statuses is not None:
-        statement = statement.where(col(Task.status).in_(wanted.statuses))
-    statement = statement.order_by(col(Task.created_at).desc(), col(Task.id).desc())
-    return list((await session.exec(statement.limit(limit).offset((page_number - 1) * limit))).all())
+        statement = statement.values(params=merged).where(
+            func.octet_length(cast(merged, Text)) <= max_params_bytes
+        )
+    return statement.returning(Task)
+
+
+async def delete_by(resources: Resources, principal: Principal, task: Task) -> Deleted:
+    """Delete a task on behalf of a caller. It is not found any more; its name stays taken."""
+    async with resources.db.read() as session:
+        await require(resources.authz, session, principal, Operation.DELETE, task_ref(task))
+
+    async def write() -> None:
+        async with resources.db.begin() as session:
+            await delete(session, resources.hooks, task.id)
+
+    await resources.db.retry_deadlock(write)
+    return Deleted(id=task.id, message=f"Task {task.name or str(task.id)!r} was deleted")
+
+
+async def delete(session: AsyncSession, hooks: Hooks, task_id: UUID) -> None:
+    """Mark the task deleted; the run of one that was open ends in the same transaction, as canceled.
+
+    Raises NotFound for one that is deleted already.
+    """
+    found = await rows(
+        session,
+        """
+        WITH held AS (
+            SELECT id, status FROM tasks WHERE id = :task_id AND status <> 'DELETED' FOR NO KEY UPDATE)
+        UPDATE tasks SET status = 'DELETED', status_reason = :reason, updated_at = clock_timestamp()
+        FROM held WHERE tasks.id = held.id RETURNING held.status AS before
+        """,
+        task_id=task_id,
+        reason=DELETED_REASON,
+    )
+    if not found:
+        raise NotFound(f"task {str(task_id)!r} not found")
+    if found[0]["before"] in OPEN_STATUSES:
+        await _tell_closed(session, hooks, ClosedTask(task_id, TaskStatus.DELETED, DELETED_REASON))
+
+
+async def interrupt_by(resources: Resources, principal: Principal, task_id: str, reason: str | None) -> Task:
+    """Interrupt a task on behalf of a caller. The agent is not told: it is the one that says so here."""
+    async with resources.db.read() as session:
+        task = await get(session, resources.authz, principal, task_id)
+        await require(resources.authz, session, principal, Operation.UPDATE, task_ref(task))
+    async with resources.db.begin() as session:
+        return await interrupt(session, resources.hooks, task.id, reason)
+
+
+async def interrupt(session: AsyncSession, hooks: Hooks, task_id: UUID, reason: str | None) -> Task:
+    """Stop what a task is at, for this reason, and leave it open; once more is another reason.
+
+    Raises NotFound, or BadRequest (naming the status) for a task that is closed already.
+    """
+    return await _move(session, task_id, TaskStatus.INTERRUPTED, reason)
 
 
 async def close_by(
@@ -155,33 +230,45 @@ async def close(
 
     Raises NotFound, or BadRequest (naming the status) for a task that is closed already.
     """
+    task = await _move(session, task_id, status, reason)
+    await _tell_closed(session, hooks, ClosedTask(task.id, status, reason))
+    return task
+
+
+async def _move(session: AsyncSession, task_id: UUID, status: TaskStatus, reason: str | None) -> Task:
+    """Give a task that is open another status; raises what close and interrupt say."""
     statement = (
         update(Task)
         .where(col(Task.id) == task_id, col(Task.status).in_(OPEN_STATUSES))
         .values(status=status, status_reason=reason, updated_at=func.clock_timestamp())
         .returning(Task)
     )
-    fresh = {"populate_existing": True, "synchronize_session": False}
-    task = (await session.exec(statement, execution_options=fresh)).scalar_one_or_none()
+    task = (await session.exec(statement, execution_options=FRESH)).scalar_one_or_none()
     if task is None:
-        raise await _not_open(session, task_id)
-    closed = ClosedTask(task.id, status, reason)
-    for hook in hooks.task_closed:
-        await hook(session, closed)
+        raise await _not_open(session, task_id, "interrupted" if status in OPEN_STATUSES else "closed")
     return task
 
 
-async def _not_open(session: AsyncSession, task_id: UUID) -> NotFound | BadRequest:
+async def _tell_closed(session: AsyncSession, hooks: Hooks, closed: ClosedTask) -> None:
+    for hook in hooks.task_closed:
+        await hook(session, closed)
+
+
+async def _not_open(session: AsyncSession, task_id: UUID, wanted: str) -> NotFound | BadRequest:
     status = (await session.exec(select(Task.status).where(col(Task.id) == task_id))).one_or_none()
     if status is None:
         return NotFound(f"task {str(task_id)!r} not found")
-    return BadRequest(f"task {task_id} is {status}; only a task that is RUNNING or INTERRUPTED can be closed")
+    return BadRequest(
+        f"task {task_id} is {status}; only a task that is RUNNING or INTERRUPTED can be {wanted}"
+    )
 
 
 async def _one(
     session: AsyncSession, principal: Principal, statement: SelectOfScalar[Task], named: str
 ) -> Task:
-    statement = statement.where(col(Task.account_id) == principal.account_id)
+    statement = statement.where(
+        col(Task.account_id) == principal.account_id, col(Task.status) != TaskStatus.DELETED
+    )
     task = (await session.exec(statement)).one_or_none()
     if task is None:
         raise NotFound(f"task {named!r} not found")

@@ -1,4 +1,4 @@
-"""What a JSON body must be besides valid: storable by Postgres, and not nested without end."""
+"""What a body must be besides valid: not too large, storable by Postgres, and not nested without end."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from typing import Any, cast
 from fastapi import Request
 
 from agentex.errors import InvalidInput
+from agentex.settings import Settings
 
 # No input seen is deeper than 20; each level costs stack in every parser behind us.
 MAX_DEPTH = 100
 # Without one of these a body holds nothing that is refused here: an escaped NUL or surrogate, a number
 # that is none, an exponent of three digits, UTF-16 (which hides all of them).
 _SUSPECT = re.compile(rb"\x00|\\u0000|\\u[dD][89a-fA-F]|NaN|Infinity|[eE]\+?[0-9]{3}")
+# A snapshot of a task may be larger than what is written of one at a time.
+_SNAPSHOT_PATH = re.compile(r"/tasks/[^/]+/rehydrate")
+
+
+def body_limit(settings: Settings, path: str) -> int:
+    """How many bytes a body may have on this path."""
+    return settings.max_snapshot_bytes if _SNAPSHOT_PATH.fullmatch(path) else settings.max_body_bytes
 
 
 async def refuse_unstorable_json(request: Request) -> None:

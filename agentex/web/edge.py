@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,9 +25,9 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class Edge:
     """Wraps the whole app, its own error answers too."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, body_limit: Callable[[str], int]) -> None:
         self._app = app
-        self._max_body_bytes = max_body_bytes
+        self._body_limit = body_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -35,8 +35,9 @@ class Edge:
             return
         exchange = _Exchange(scope, send)
         try:
-            if _content_length(scope) > self._max_body_bytes:
-                answer = too_large(scope["path"], self._max_body_bytes)
+            max_bytes = self._body_limit(scope["path"])
+            if _content_length(scope) > max_bytes:
+                answer = too_large(scope["path"], max_bytes)
                 await answer(scope, receive, exchange.send)
             else:
                 await self._app(scope, receive, exchange.send)

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from agentex.database import DEADLOCK, is_unavailable, sqlstate
 from agentex.errors import AgentexError, DatabaseUnavailable, InvalidInput, PayloadTooLarge, Unavailable
 from agentex.validation import describe
+from agentex.web.bodies import body_limit
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ async def _on_invalid_request(request: Request, error: Exception) -> ProblemResp
 async def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return too_large(request.url.path, request.app.state.settings.max_body_bytes)
+        max_bytes = body_limit(request.app.state.settings, request.url.path)
+        return too_large(request.url.path, max_bytes)
     if isinstance(error.__cause__, RecursionError | ValueError):
         # What FastAPI answers 400 to, without a reason.
         message = "is not JSON in UTF-8, is nested too deep, or holds a number of thousands of digits"

@@ -17,8 +17,9 @@ import pytest
 from agentex.app import create_app
 from agentex.resources import Resources
 from agentex.settings import Settings
+from tests.api.ledger.stage import fetch
 from tests.style.documents import DOCUMENTS, ROOT, blocks, commands
-from tests.support.api import register
+from tests.support.api import create_task, register
 from tests.support.postgres import PostgresServer
 from tests.support.processes import agentex
 
@@ -93,7 +94,7 @@ class Called:
 
 @pytest.fixture
 async def called(settings: Settings, resources: Resources) -> AsyncIterator[Called]:
-    """An agent, a schedule and a run of it."""
+    """An agent, a schedule, a run of it, and a task that was closed long ago."""
     transport = httpx2.ASGITransport(app=create_app(settings, resources=resources))
     async with httpx2.AsyncClient(transport=transport, base_url=API) as client:
         agent = await register(client)
@@ -105,7 +106,12 @@ async def called(settings: Settings, resources: Resources) -> AsyncIterator[Call
         schedule = (await client.post(f"/agents/{agent['id']}/schedules", json=body)).json()
         await client.post(f"/agents/{agent['id']}/schedules/{schedule['id']}/trigger")
         run = (await client.get("/runs")).json()["runs"][0]
-        yield Called(client, {"AGENT_ID": agent["id"], "SCHEDULE_ID": schedule["id"], "RUN_ID": run["id"]})
+        answering = await register(client, name="answering", acp_type="sync")
+        task = await create_task(client, answering)
+        await client.post(f"/tasks/{task['id']}/complete")
+        await fetch(resources, "UPDATE tasks SET updated_at = now() - interval '31 days'")
+        placeholders = {"SCHEDULE_ID": schedule["id"], "RUN_ID": run["id"], "TASK_ID": task["id"]}
+        yield Called(client, {"AGENT_ID": agent["id"], **placeholders})
         await resources.settle_background()
 
 

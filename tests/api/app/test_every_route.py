@@ -13,6 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from agentex.database import rows
 from agentex.resources import Resources
 from tests.api.conftest import shared_app
+from tests.api.ledger.stage import fetch
 from tests.api.schedules.schedules import INPUT, Schedules
 from tests.support.api import TEXT, Json, create_task, registration
 from tests.support.authz import EVERYTHING, ScriptedAuthz
@@ -40,7 +41,17 @@ BODIES: dict[str, list[Json]] = {
     **{f"PATCH {path}": [{"description": "changed"}] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
     **{f"POST {path}/skip": [INSTANT] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
     **{f"POST {path}/unskip": [SKIPPED] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
+    **{f"PUT {path}": [{"task_metadata": {}}] for path in ("/tasks/{task_id}", "/tasks/name/{name}")},
+    "POST /tasks/{task_id}/clean": [{"force": True}],
+    "POST /tasks/{task_id}/rehydrate": [{"task_id": "{task_id}", "messages": []}],
 }
+# What the world must be like before a route answers 200, where it is not so by itself.
+BEFORE = {
+    "POST /tasks/{task_id}/clean": "UPDATE tasks SET status = 'COMPLETED'",
+    "POST /tasks/{task_id}/rehydrate": "UPDATE tasks SET cleaned_at = now()",
+}
+# Other answers than 200 that a route gives when all is well; nothing listens where Temporal should be.
+ANSWERED = {"POST /tasks/{task_id}/rehydrate": 204, "GET /tasks/{task_id}/query/{query_name}": 503}
 QUERIES = {"GET /messages": "?task_id={task_id}"}
 
 
@@ -101,6 +112,7 @@ async def world(client: httpx2.AsyncClient, resources: Resources, agent: Json) -
         "run_id": triggered.json()["run_id"],
         "coming": coming,
         "skipped": skipped,
+        "query_name": "state",
     }
 
 
@@ -128,11 +140,14 @@ async def test_permission_is_asked_while_no_transaction_is_open(
             )
             seen.append([row["query"] for row in found])
 
+    route = f"{asked.method} {asked.path}"
+    if route in BEFORE:
+        await fetch(resources, BEFORE[route])
     authz.while_asked = look
     answer = await asked.of(client, world)
 
-    assert answer.status_code == 200, answer.text
-    assert "error" not in answer.json() or answer.json()["error"] is None
+    assert answer.status_code == ANSWERED.get(route, 200), answer.text
+    assert not answer.content or "error" not in answer.json() or answer.json()["error"] is None
     assert seen
     assert seen == [[]] * len(seen)
 

@@ -147,6 +147,49 @@ async def test_a_task_that_is_closed_meanwhile_takes_no_event(
     assert list(await fetch(resources, "SELECT 1 FROM events")) == []
 
 
+CHANGES: list[tuple[str, str, Operation, Json | None]] = [
+    ("PUT", "", Operation.UPDATE, {"merge_params": {"a": 1}}),
+    ("DELETE", "", Operation.DELETE, None),
+    ("POST", "/clean", Operation.DELETE, {"force": True}),
+    ("POST", "/rehydrate", Operation.UPDATE, {"messages": []}),
+]
+
+
+@pytest.mark.parametrize(("method", "verb", "operation", "body"), CHANGES, ids=str)
+async def test_a_task_that_is_deleted_meanwhile_is_not_changed(
+    client: httpx2.AsyncClient,
+    meanwhile: Meanwhile,
+    agent: Json,
+    resources: Resources,
+    method: str,
+    verb: str,
+    operation: Operation,
+    body: Json | None,
+) -> None:
+    task = await create_task(client, agent)
+    meanwhile(operation, ResourceType.TASK, "UPDATE tasks SET status = 'DELETED'")
+
+    body = {**body, "task_id": task["id"]} if body else None
+    answer = await client.request(method, f"/tasks/{task['id']}{verb}", json=body)
+
+    found = await fetch(resources, "SELECT status, params, cleaned_at FROM tasks")
+    assert (answer.status_code, answer.json()["message"]) == (404, f"task '{task['id']}' not found")
+    assert [tuple(row.values()) for row in found] == [("DELETED", None, None)]
+
+
+@pytest.mark.parametrize("verb", ["complete", "interrupt"])
+async def test_a_task_that_is_closed_meanwhile_stays_so(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, agent: Json, verb: str
+) -> None:
+    task = await create_task(client, agent)
+    meanwhile(Operation.UPDATE, ResourceType.TASK, "UPDATE tasks SET status = 'FAILED'")
+
+    answer = await client.post(f"/tasks/{task['id']}/{verb}")
+
+    found = (await client.get(f"/tasks/{task['id']}")).json()
+    assert (answer.status_code, found["status"]) == (400, "FAILED")
+
+
 async def test_a_run_that_has_ended_meanwhile_is_not_canceled(
     client: httpx2.AsyncClient, meanwhile: Meanwhile, resources: Resources
 ) -> None:

@@ -12,20 +12,18 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from agentex.auth.authorize import Operation, ResourceType
 from agentex.errors import BadRequest
 from agentex.resources import ClosedTask, Resources
-from tests.support.api import UNKNOWN_ID, Json, create_task, problem, read_agent, register
+from tests.api.tasks.wire import listed, with_agent
+from tests.support.acp_server import AcpServer
+from tests.support.api import UNKNOWN_ID, Json, create_task, problem, register
 from tests.support.authz import ScriptedAuthz
 
-VERBS = [("complete", "COMPLETED"), ("fail", "FAILED"), ("cancel", "CANCELED")]
-
-
-def listed(task: Json) -> Json:
-    """A task as lists have it: without its params."""
-    return {key: value for key, value in task.items() if key != "params"}
-
-
-def with_agent(task: Json, agent: Json) -> Json:
-    """A task as it is read by itself."""
-    return {**task, "agents": [read_agent(agent)]}
+VERBS = [
+    ("complete", "COMPLETED"),
+    ("fail", "FAILED"),
+    ("cancel", "CANCELED"),
+    ("terminate", "TERMINATED"),
+    ("timeout", "TIMED_OUT"),
+]
 
 
 @pytest.mark.parametrize("name", ["t1", "scheduled-run:4:2026-12-01T09:00:00Z", "a/b c?%"])
@@ -108,8 +106,7 @@ async def test_an_unknown_status_is_422(client: httpx2.AsyncClient) -> None:
     response = await client.get("/tasks?status=RUNNING,DONE")
 
     message = (
-        "status: 'DONE' is none of RUNNING, INTERRUPTED, COMPLETED, FAILED, CANCELED, TERMINATED, "
-        "TIMED_OUT, DELETED"
+        "status: 'DONE' is none of RUNNING, INTERRUPTED, COMPLETED, FAILED, CANCELED, TERMINATED, TIMED_OUT"
     )
     assert response.status_code == 422
     assert response.json() == problem("/tasks", 422, "invalid-input", message)
@@ -162,6 +159,49 @@ async def test_of_ten_closing_at_once_one_succeeds(client: httpx2.AsyncClient, a
     assert sorted(answer.status_code for answer in answers) == [200] + [400] * 9
 
 
+@pytest.mark.parametrize("verb", [*[verb for verb, _ in VERBS], "interrupt"])
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            {"reason": "x" * 10_001},
+            "reason is '" + "x" * 78 + "…: String should have at most 10000 characters",
+        ),
+        ({"reason": 7}, "reason is 7: Input should be a valid string"),
+        (
+            {"reason": "a\x00b"},
+            "body.reason: holds the character NUL (\\u0000), which cannot be stored; leave it out",
+        ),
+        ([], "body: Input should be a valid dictionary or object to extract fields from"),
+    ],
+    ids=["long", "number", "NUL", "list"],
+)
+async def test_a_reason_that_is_none_is_422(
+    client: httpx2.AsyncClient, agent: Json, verb: str, body: object, message: str
+) -> None:
+    task = await create_task(client, agent)
+    path = f"/tasks/{task['id']}/{verb}"
+
+    response = await client.post(path, json=body)
+
+    assert response.status_code == 422
+    assert response.json() == problem(path, 422, "invalid-input", message)
+    assert (await client.get(f"/tasks/{task['id']}")).json()["status"] == "RUNNING"
+
+
+@pytest.mark.parametrize("verb", [*[verb for verb, _ in VERBS], "interrupt"])
+async def test_the_agent_that_says_so_is_not_told_so(
+    client: httpx2.AsyncClient, agent: Json, acp_server: AcpServer, verb: str
+) -> None:
+    """It answers task/interrupt and task/cancel with these very requests: told of them it would loop."""
+    task = await create_task(client, agent)
+    before = len(acp_server.requests)
+
+    response = await client.post(f"/tasks/{task['id']}/{verb}")
+
+    assert (response.status_code, len(acp_server.requests)) == (200, before)
+
+
 async def test_closing_tells_the_hooks_in_the_same_transaction(
     client: httpx2.AsyncClient, agent: Json, resources: Resources
 ) -> None:
@@ -183,7 +223,11 @@ async def test_closing_tells_the_hooks_in_the_same_transaction(
 
 
 @pytest.mark.parametrize(
-    ("verb", "operation"), [("cancel", Operation.CANCEL), ("complete", Operation.UPDATE)]
+    ("verb", "operation"),
+    [
+        ("cancel", Operation.CANCEL),
+        *[(verb, Operation.UPDATE) for verb in ("complete", "fail", "terminate", "timeout", "interrupt")],
+    ],
 )
 async def test_who_may_read_but_not_close_gets_403(
     client: httpx2.AsyncClient,

@@ -1,0 +1,35 @@
+"""A closed task with a conversation in it."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+
+from tests.support.api import TEXT, Json, create_task, rpc
+
+# What a message and an event hold.
+CONTENTS: list[Json] = [
+    {**TEXT, "content": "hi"},
+    {"type": "data", "author": "agent", "style": "static", "data": {"a": [1, None, "\U0001f600"]}},
+    {"type": "tool_request", "author": "agent", "tool_call_id": "c", "name": "n", "arguments": {"x": 1.5}},
+]
+
+
+async def converse(client: httpx2.AsyncClient, agent: Json, **params: object) -> Json:
+    """A closed task with three messages and two events, as it is read."""
+    task = await create_task(client, agent, **params)
+    for content in CONTENTS:
+        body = {"task_id": task["id"], "content": content, "streaming_status": "DONE"}
+        assert (await client.post("/messages", json=body)).status_code == 200
+    for content in CONTENTS[:2]:
+        sent = await rpc(client, agent, "event/send", {"task_id": task["id"], "content": content})
+        assert sent["error"] is None, sent
+    closed = await client.post(f"/tasks/{task['id']}/complete")
+    assert closed.status_code == 200, closed.text
+    return (await client.get(f"/tasks/{task['id']}")).json()
+
+
+@pytest.fixture
+async def task(client: httpx2.AsyncClient, agent: Json) -> Json:
+    """One such task."""
+    return await converse(client, agent, name="t", params={"n": 1}, task_metadata={"team": "a"})
