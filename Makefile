@@ -4,6 +4,8 @@ PYTHON := .venv/bin/python
 BIN := .venv/bin
 # Test processes at once; 0 runs the tests in this process.
 WORKERS := 2
+# Generated requests for each operation in each phase of `make fuzz`.
+EXAMPLES := 100
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-config --no-emit-index-url --no-header $(UPGRADE)
 # The project is built with what is locked, not in an environment of its own; hatchling's editable builds import
@@ -13,7 +15,7 @@ BUILD_REQUIREMENTS := $(PYTHON) -c \
 
 .DEFAULT_GOAL := help
 .PHONY: help setup dev test check format lint types imports openapi-check migrations-check \
-	unit faults stack bench openapi lock clean
+	unit faults stack fuzz bench openapi lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -57,6 +59,9 @@ stack: setup ## the tests of the dev stack itself
 format: setup ## let ruff format and repair what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: setup ## schemathesis over all of openapi.yaml, about 20,000 requests; EXAMPLES sets how many
+	$(PYTHON) -m tests.contract.fuzz --examples $(EXAMPLES)
 
 bench: setup ## the benchmarks: tables, and JSON in bench.json
 	$(PYTHON) -m tests.benchmarks

@@ -25,19 +25,28 @@ def with_problems(document: JsonSchema) -> JsonSchema:
     # FastAPI's own validation errors never leave this server.
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
+    for operations in document["paths"].values():
+        for operation in operations.values():
             if "health" not in operation["tags"]:
-                operation["responses"].update(_errors(path, method, operation))
+                operation["responses"].update(_errors(operation))
+            _leave_out_null(operation)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 
 
-def _errors(path: str, method: str, operation: JsonSchema) -> JsonSchema:
-    statuses = ["400", "403", "422", "503"]
-    if "{" in path or method != "get":
-        statuses.append("404")
+def _errors(operation: JsonSchema) -> JsonSchema:
+    # 404 everywhere: lists are asked for by the ids of tasks, agents and schedules, too.
+    statuses = {"400", "403", "404", "422", "503"}
     if "requestBody" in operation:
-        statuses.append("413")
+        statuses.add("413")
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": _DESCRIPTIONS[status], "content": content} for status in sorted(statuses)}
+
+
+def _leave_out_null(operation: JsonSchema) -> None:
+    """A body that may be left out is no body that may be null: generated clients would send null, or fail."""
+    for media in operation.get("requestBody", {}).get("content", {}).values():
+        kinds = media["schema"].get("anyOf", [])
+        some = [kind for kind in kinds if kind != {"type": "null"}]
+        if len(some) == 1 and len(kinds) > 1:
+            media["schema"] = some[0]
