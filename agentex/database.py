@@ -117,7 +117,7 @@ class Database:
     """The connection pool: `begin()` for writes, `read()` for reads."""
 
     def __init__(self, settings: Settings) -> None:
-        self.engine: AsyncEngine = _engine(
+        self.engine: AsyncEngine = make_engine(
             settings,
             {},
             pool_size=settings.database_pool_size,
@@ -176,7 +176,7 @@ class SessionLock:
 
     def __init__(self, settings: Settings, number: int, *, idle_seconds: float) -> None:
         self._number = number
-        self._engine = _engine(
+        self._engine = make_engine(
             settings, {"idle_session_timeout": str(int(idle_seconds * 1000))}, poolclass=NullPool
         )
         self._connection: AsyncConnection | None = None
@@ -203,7 +203,8 @@ class SessionLock:
         await self._engine.dispose()
 
 
-def _engine(settings: Settings, server_settings: dict[str, str], **options: Any) -> AsyncEngine:
+def make_engine(settings: Settings, server_settings: dict[str, str], **options: Any) -> AsyncEngine:
+    """An engine on the settings' database, with these settings of a session beside those of all."""
     return create_async_engine(
         settings.async_database_url,
         # Parameters are prompts and inputs; an error's text ends in the log.

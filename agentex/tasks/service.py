@@ -1,4 +1,4 @@
-"""Tasks: get or create, find, list, close."""
+"""Tasks: get or create, find, list, interrupt, resume, close."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from agentex.errors import BadRequest, NotFound
 from agentex.ids import new_id, parse_id
 from agentex.resources import ClosedTask, Hooks, Resources
 from agentex.tasks.models import OPEN_STATUSES, Task, TaskRead, TaskReadWithAgents, TaskStatus
+
+# A row as it is now, whatever the session has seen of it before.
+_FRESH = {"populate_existing": True, "synchronize_session": False}
 
 
 @dataclass(frozen=True)
@@ -161,21 +164,56 @@ async def close(
         .values(status=status, status_reason=reason, updated_at=func.clock_timestamp())
         .returning(Task)
     )
-    fresh = {"populate_existing": True, "synchronize_session": False}
-    task = (await session.exec(statement, execution_options=fresh)).scalar_one_or_none()
+    task = (await session.exec(statement, execution_options=_FRESH)).scalar_one_or_none()
     if task is None:
-        raise await _not_open(session, task_id)
+        raise await _not_open(session, task_id, "closed")
     closed = ClosedTask(task.id, status, reason)
     for hook in hooks.task_closed:
         await hook(session, closed)
     return task
 
 
-async def _not_open(session: AsyncSession, task_id: UUID) -> NotFound | BadRequest:
+async def interrupt(session: AsyncSession, hooks: Hooks, task_id: UUID, reason: str | None) -> Task:
+    """Mark an open task as interrupted: its turn is to stop, the task goes on with the next input.
+
+    One that is interrupted already stays as it is, so a repeat is harmless. Its run, if it has one, is not
+    touched: it goes on until the task is closed. Raises NotFound, or BadRequest for a task that is closed.
+    """
+    was_running = col(Task.status) == TaskStatus.RUNNING
+    statement = (
+        update(Task)
+        .where(col(Task.id) == task_id, col(Task.status).in_(OPEN_STATUSES))
+        .values(
+            status=TaskStatus.INTERRUPTED,
+            status_reason=case((was_running, reason), else_=col(Task.status_reason)),
+            updated_at=case((was_running, func.clock_timestamp()), else_=col(Task.updated_at)),
+        )
+        .returning(Task)
+    )
+    task = (await session.exec(statement, execution_options=_FRESH)).scalar_one_or_none()
+    if task is None:
+        raise await _not_open(session, task_id, "interrupted")
+    return task
+
+
+async def resume(session: AsyncSession, hooks: Hooks, task_id: UUID) -> Task | None:
+    """Let an interrupted task run again, for it has got its next input; None where it is not interrupted."""
+    statement = (
+        update(Task)
+        .where(col(Task.id) == task_id, col(Task.status) == TaskStatus.INTERRUPTED)
+        .values(status=TaskStatus.RUNNING, status_reason=None, updated_at=func.clock_timestamp())
+        .returning(Task)
+    )
+    return (await session.exec(statement, execution_options=_FRESH)).scalar_one_or_none()
+
+
+async def _not_open(session: AsyncSession, task_id: UUID, wanted: str) -> NotFound | BadRequest:
     status = (await session.exec(select(Task.status).where(col(Task.id) == task_id))).one_or_none()
     if status is None:
         return NotFound(f"task {str(task_id)!r} not found")
-    return BadRequest(f"task {task_id} is {status}; only a task that is RUNNING or INTERRUPTED can be closed")
+    return BadRequest(
+        f"task {task_id} is {status}; only a task that is RUNNING or INTERRUPTED can be {wanted}"
+    )
 
 
 async def _one(
