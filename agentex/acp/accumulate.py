@@ -104,10 +104,10 @@ class Accumulator:
         pieces = self._messages.get(index)
         if pieces is None:
             # Agents that stream without a start are common; the delta says what it is a part of.
-            pieces = self._messages[index] = _Pieces(_empty_content(delta))
+            pieces = self._messages[index] = _Pieces(empty_content(delta))
         if pieces.is_done:
             raise AgentProtocolError(f"a {delta.type} delta came after message {index} was complete")
-        if not isinstance(_empty_content(delta), type(pieces.content)):
+        if not isinstance(empty_content(delta), type(pieces.content)):
             raise AgentProtocolError(
                 f"a {delta.type} delta came for message {index}, which is {pieces.content.type}"
             )
@@ -122,7 +122,8 @@ def accumulate(updates: Iterable[StreamUpdate]) -> list[MessageContent]:
     return accumulator.contents()
 
 
-def _empty_content(delta: MessageDelta) -> MessageContent:
+def empty_content(delta: MessageDelta) -> MessageContent:
+    """What a message is that begins with this delta, before it."""
     match delta:
         case TextDelta():
             return TextContent(author=Author.AGENT, content="")

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field, StrictInt, StrictStr, model_validator
+from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, model_validator
 from sqlalchemy import ARRAY, Index, Uuid, text
 from sqlmodel import Field as Column
 from sqlmodel import SQLModel
@@ -93,7 +93,7 @@ class MessageSendParams(BaseModel):
     """A message for a sync agent: in a task that is there, in the one of this name, or in a new one."""
 
     content: MessageContent
-    stream: bool = False
+    stream: StrictBool = False
     task_id: UUID | None = None
     task_name: TaskName | None = None
     task_params: JsonObject | None = None
