@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import func, text
+from sqlalchemy import RowMapping, func, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
-from agentex.agents.models import Agent, AgentRead, AgentRegister, AgentStatus, Deleted
+from agentex.agents.models import (
+    AcpType,
+    Agent,
+    AgentInputType,
+    AgentRead,
+    AgentRegister,
+    AgentStatus,
+    Deleted,
+)
 from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require, type_ref
 from agentex.auth.principal import Principal
-from agentex.database import JsonObject, violates
+from agentex.database import JsonObject, rows, violates
 from agentex.errors import AlreadyExists, NotFound
 from agentex.ids import new_id, parse_id
 from agentex.resources import Resources
@@ -89,6 +99,40 @@ async def get_by_name(session: AsyncSession, authz: AuthProvider, principal: Pri
         raise NotFound(f"agent {name!r} not found")
     await require(authz, session, principal, Operation.READ, agent_ref(agent))
     return agent
+
+
+async def get_to_call(
+    resources: Resources, principal: Principal, *, agent_id: str | None = None, name: str | None = None
+) -> Agent:
+    """The same by either, for a request that goes on to the agent: past the ORM, which takes 0.4 ms."""
+    where = "id = :named" if agent_id is not None else "name = :named"
+    named = parse_id(agent_id, "agent") if agent_id is not None else name
+    found = await rows(
+        resources.db,
+        f"SELECT * FROM agents WHERE {where} AND account_id = :account_id AND deleted_at IS NULL",  # noqa: S608 - one of two constants
+        named=named,
+        account_id=principal.account_id,
+    )
+    if not found:
+        raise NotFound(f"agent {agent_id or name!r} not found")
+    agent = _from_row(found[0])
+    async with resources.db.read() as session:
+        await require(resources.authz, session, principal, Operation.READ, agent_ref(agent))
+    return agent
+
+
+# Making one takes longer than reading its row, and the same few agents are called again and again.
+@lru_cache(maxsize=1024)
+def _from_row(row: RowMapping) -> Agent:
+    metadata, input_type = row["registration_metadata"], row["agent_input_type"]
+    known: dict[str, Any] = {
+        **row,
+        "acp_type": AcpType(row["acp_type"]),
+        "status": AgentStatus(row["status"]),
+        "agent_input_type": AgentInputType(input_type) if input_type else None,
+        "registration_metadata": json.loads(metadata) if metadata else None,
+    }
+    return Agent(**known)
 
 
 async def list_page(

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
-
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.acp.accumulate import Accumulator, empty_content
 from agentex.acp.messages import (
@@ -42,6 +40,7 @@ from agentex.ids import new_id
 from agentex.messages.models import MessageRead, StreamingStatus
 from agentex.rpc import sends
 from agentex.rpc.calls import RpcCall, message_key
+from agentex.rpc.claims import Claim
 from agentex.rpc.lines import error_line, message_json, result_line, update_line
 from agentex.rpc.sends import AgentMessage, End, Times
 from agentex.tasks.models import TaskRead
@@ -98,20 +97,29 @@ class _Failure:
     unsent: bool = False
 
 
+@dataclass(frozen=True)
+class _Ending:
+    """The end that has to be written, the messages that go with it by index, and why, if not well."""
+
+    end: End
+    contents: dict[int, MessageContent]
+    failure: _Failure | None
+
+
 class OpenAnswer:
     """One answer: `whole()` or `lines()`, once."""
 
     def __init__(self, call: RpcCall, opened: Opened) -> None:
         self._call = call
         self._resources = call.resources
+        self._db = call.resources.db
         self._opened = opened
+        self._claim = Claim(call.resources, opened.send_id)
         self._answer = Accumulator()
         self._stored: dict[int, _Stored] = {}
 
     async def whole(self) -> bytes:
         """The answer as one line: its messages, or the error in their place."""
-        failure: _Failure | None = _Failure(BROKEN_OFF)
-        keeper = asyncio.create_task(self._keep_claim())
         try:
             async with self._resources.acp.stream(self._acp_call()) as updates:
                 async for update in updates:
@@ -119,9 +127,10 @@ class OpenAnswer:
             failure = None
         except AgentCallFailed as error:
             failure = self._failure(error)
-        finally:
-            ended = self._resources.in_background(self._end(failure, keeper))
-        failure = await asyncio.shield(ended)
+        except BaseException:
+            self._break_off()
+            raise
+        failure = await self._end(failure)
         if failure is not None:
             return error_line(self._call.request.id, failure.message)
         return result_line(self._call.request.id, [self._stored[i].wire for i in self._answer.indexes])
@@ -131,8 +140,6 @@ class OpenAnswer:
 
         An empty line stands before all: once that has been taken, the end is written however this is left.
         """
-        failure: _Failure | None = _Failure(BROKEN_OFF)
-        keeper = asyncio.create_task(self._keep_claim())
         try:
             yield b""
             async with self._resources.acp.stream(self._acp_call()) as updates:
@@ -142,9 +149,10 @@ class OpenAnswer:
             failure = None
         except (AgentCallFailed, DatabaseUnavailable, NotFound) as error:
             failure = self._failure(error)
-        finally:
-            ended = self._resources.in_background(self._end(failure, keeper))
-        failure = await asyncio.shield(ended)
+        except BaseException:
+            self._break_off()
+            raise
+        failure = await self._end(failure)
         if failure is not None:
             yield error_line(self._call.request.id, failure.message)
 
@@ -176,29 +184,28 @@ class OpenAnswer:
         content = _storable(content)
         is_complete = isinstance(update, FullUpdate)
         status = StreamingStatus.DONE if is_complete else StreamingStatus.IN_PROGRESS
-        message = AgentMessage(new_id(), content.model_dump_json())
-        times = await self._written(
-            lambda session: sends.add_message(session, self._opened.send_id, message, status)
-        )
+        # Known before it is written: if that is cut off, the end is written to the same row.
+        stored = self._stored[index] = _Stored(new_id(), b"null", is_complete=False)
+        message = AgentMessage(stored.id, content.model_dump_json())
+        times = await self._written(sends.add_message(self._db, self._opened.send_id, message, status))
         if times is None:
             raise NotFound(f"task {self._opened.task.id} has been deleted")
-        stored = _Stored(message.id, self._wire(message.id, content, status, times), is_complete)
-        self._stored[index] = stored
+        stored.wire = self._wire(stored.id, content, status, times)
+        stored.is_complete = is_complete
         return stored
 
     async def _complete(self, index: int, stored: _Stored) -> None:
         """Write a message that is complete."""
         content = _storable(self._answer.content(index))
         message = AgentMessage(stored.id, content.model_dump_json())
-        times = await self._written(lambda session: sends.complete_message(session, message))
+        times = await self._written(sends.complete_message(self._db, message))
         if times is not None:
             stored.wire = self._wire(stored.id, content, StreamingStatus.DONE, times)
         stored.is_complete = True
 
-    async def _written(self, write: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async def _written(self, write: Awaitable[T]) -> T:
         try:
-            async with self._resources.db.single() as session:
-                return await write(session)
+            return await write
         except DATABASE_ERRORS as error:
             if is_unavailable(error):
                 raise DatabaseUnavailable(
@@ -206,35 +213,23 @@ class OpenAnswer:
                 ) from None
             raise
 
-    async def _end(self, failure: _Failure | None, keeper: asyncio.Task[None]) -> _Failure | None:
-        """Write the end, and what came that is not stored; returns what stands in the answer's place now."""
-        try:
-            unstored, failure = self._unstored(failure)
-            ids = {index: message.id for index, (message, _) in unstored.items()}
-            ids |= {index: stored.id for index, stored in self._stored.items()}
-            messages = [message for message, _ in unstored.values()]
-            error, unsent = (failure.message, failure.unsent) if failure else (None, False)
-            end = End([ids[index] for index in sorted(ids)], messages, error, unsent)
-            try:
-                times = await self._store(end)
-            except DatabaseUnavailable:
-                return failure or _Failure(
-                    "the answer came and could not be stored: the database does not answer"
-                )
-            if times is None:
-                return failure or _Failure(f"task {self._opened.task.id} has been deleted")
-            for index, (message, content) in unstored.items():
-                wire = self._wire(message.id, content, StreamingStatus.DONE, times[message.id])
-                self._stored[index] = _Stored(message.id, wire, is_complete=True)
-            return failure
-        finally:
-            keeper.cancel()
+    def _break_off(self) -> None:
+        """The request is over before the answer is; what came is stored in the background."""
+        self._resources.in_background(self._write_end(self._ending(_Failure(BROKEN_OFF))))
 
-    def _unstored(
-        self, failure: _Failure | None
-    ) -> tuple[dict[int, tuple[AgentMessage, MessageContent]], _Failure | None]:
-        """The messages whose rows lack or are not complete, by index; with the failure, which they may be."""
-        unstored: dict[int, tuple[AgentMessage, MessageContent]] = {}
+    async def _end(self, failure: _Failure | None) -> _Failure | None:
+        """Write the end; returns what stands in the answer's place now."""
+        ending = self._ending(failure)
+        try:
+            return await self._write_end(ending)
+        except asyncio.CancelledError:
+            # Written once more, to the same effect if it has been written.
+            self._resources.in_background(self._write_end(ending))
+            raise
+
+    def _ending(self, failure: _Failure | None) -> _Ending:
+        """What has to be written: messages whose rows lack or are not complete, and the failure if one is."""
+        contents: dict[int, MessageContent] = {}
         for index in self._answer.indexes:
             stored = self._stored.get(index)
             if stored is not None and stored.is_complete:
@@ -244,10 +239,30 @@ class OpenAnswer:
             except AgentProtocolError as error:
                 failure = self._failure(error)
                 content = self._answer.content(index, partial=True)
-            content = _storable(content)
-            message = AgentMessage(stored.id if stored else new_id(), content.model_dump_json())
-            unstored[index] = message, content
-        return unstored, failure
+            contents[index] = _storable(content)
+            if stored is None:
+                self._stored[index] = _Stored(new_id(), b"null", is_complete=False)
+        unstored = [
+            AgentMessage(self._stored[index].id, content.model_dump_json())
+            for index, content in contents.items()
+        ]
+        ids = [self._stored[index].id for index in sorted(self._stored)]
+        error, unsent = (failure.message, failure.unsent) if failure else (None, False)
+        return _Ending(End(ids, unstored, error, unsent), contents, failure)
+
+    async def _write_end(self, ending: _Ending) -> _Failure | None:
+        try:
+            times = await self._store(ending.end)
+        except DatabaseUnavailable:
+            return ending.failure or _Failure("the answer could not be stored: the database does not answer")
+        finally:
+            self._claim.drop()
+        if times is None:
+            return ending.failure or _Failure(f"task {self._opened.task.id} has been deleted")
+        for index, content in ending.contents.items():
+            stored = self._stored[index]
+            stored.wire = self._wire(stored.id, content, StreamingStatus.DONE, times[stored.id])
+        return ending.failure
 
     async def _store(self, end: End) -> dict[UUID, Times] | None:
         """Keeps trying for a while: what an agent has done must not be lost. Raises DatabaseUnavailable."""
@@ -255,25 +270,12 @@ class OpenAnswer:
         give_up_at = loop.time() + STORE_SECONDS
         while True:
             try:
-                return await self._written(lambda session: sends.end_send(session, self._opened.send_id, end))
+                return await self._written(sends.end_send(self._db, self._opened.send_id, end))
             except DatabaseUnavailable:
                 log.warning("an answer waits for the database", extra={"action": "rpc.answer"})
                 if loop.time() >= give_up_at:
                     raise
             await asyncio.sleep(STORE_AGAIN_SECONDS)
-
-    async def _keep_claim(self) -> None:
-        """Tell others that the answer is being read, as long as it is."""
-        claim_seconds = self._resources.settings.claim_seconds
-        while True:
-            await asyncio.sleep(claim_seconds / 3)
-            try:
-                async with self._resources.db.single() as session:
-                    await sends.renew(session, self._opened.send_id, claim_seconds=claim_seconds)
-            except DATABASE_ERRORS as error:
-                if not is_unavailable(error):
-                    raise
-                log.warning("a claim waits for the database", extra={"action": "rpc.claim"})
 
     def _acp_call(self) -> AcpCall:
         params: JsonObject = {

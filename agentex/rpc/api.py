@@ -30,7 +30,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _client_headers(request: Request) -> ClientHeaders:
+async def _client_headers(request: Request) -> ClientHeaders:
     return ClientHeaders(passed_headers(request.headers), trace_headers(request.headers))
 
 
@@ -49,8 +49,7 @@ async def call_agent_by_name(
     request: Request,
 ) -> Response:
     """A JSON-RPC request to an agent by name. Its errors are 200, too."""
-    async with resources.db.read() as session:
-        agent = await agents.get_by_name(session, resources.authz, caller, name)
+    agent = await agents.get_to_call(resources, caller, name=name)
     return await _answered(RpcCall(resources, caller, agent, body, repeat, headers), request)
 
 
@@ -65,8 +64,7 @@ async def call_agent(
     request: Request,
 ) -> Response:
     """A JSON-RPC request to an agent. Its errors are 200, too."""
-    async with resources.db.read() as session:
-        agent = await agents.get(session, resources.authz, caller, agent_id)
+    agent = await agents.get_to_call(resources, caller, agent_id=agent_id)
     return await _answered(RpcCall(resources, caller, agent, body, repeat, headers), request)
 
 

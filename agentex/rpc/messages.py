@@ -27,7 +27,7 @@ from agentex.rpc.answers import Answering, OpenAnswer, Opened
 from agentex.rpc.calls import RpcCall
 from agentex.rpc.lines import error_line, message_json, result_line, update_line
 from agentex.rpc.models import MessageSendParams
-from agentex.rpc.sends import LAPSE_GRACE_SECONDS, Ended, NewSend, notice_key
+from agentex.rpc.sends import LAPSE_GRACE_SECONDS, Ended, NewSend, Session, notice_key
 from agentex.tasks import service as tasks
 from agentex.tasks.models import Task, TaskRead, TaskStatus
 from agentex.tasks.service import task_ref
@@ -81,8 +81,7 @@ class RepeatedAnswer:
             return "the message was sent, and has been deleted with its task since"
         if ended.error is not None:
             return ended.error
-        async with self._call.resources.db.read() as session:
-            messages = await sends.read_messages(session, ended.message_ids)
+        messages = await sends.read_messages(self._call.resources.db, ended.message_ids)
         if len(messages) < len(ended.message_ids):
             return "the message was answered, and messages of the answer have been deleted since"
         return messages
@@ -126,12 +125,14 @@ async def _named_task(session: AsyncSession, call: RpcCall, wanted: MessageSendP
 
 async def _write(call: RpcCall, wanted: MessageSendParams, task: Task | None) -> Opened | Sent | None:
     """One statement, but for what is rare: a repeat, a task that is interrupted or gets other params."""
-    is_rare = call.repeat.may_be_one or _changes(wanted, task)
-    async with call.resources.db.begin() if is_rare else call.resources.db.single() as session:
-        if call.repeat.may_be_one:
-            entry = await find_entry(session, call.repeat)
-            if entry is not None:
-                return await _take_up(session, call, wanted, UUID(entry.answer["message_send"]))
+    if not call.repeat.may_be_one and not _changes(wanted, task):
+        if task is not None:
+            call.require_open(task, "messages")
+        return await _store(call.resources.db, call, wanted, task)
+    async with call.resources.db.begin() as session:
+        entry = await find_entry(session, call.repeat)
+        if entry is not None:
+            return await _take_up(session, call, wanted, UUID(entry.answer["message_send"]))
         if task is not None:
             call.require_open(task, "messages")
             await _change(session, call, wanted, task)
@@ -150,7 +151,7 @@ async def _change(session: AsyncSession, call: RpcCall, wanted: MessageSendParam
 
 
 async def _store(
-    session: AsyncSession, call: RpcCall, wanted: MessageSendParams, task: Task | None
+    session: Session, call: RpcCall, wanted: MessageSendParams, task: Task | None
 ) -> Opened | None:
     new = NewSend(
         id=new_id(),
@@ -185,12 +186,11 @@ async def _end_of(call: RpcCall, send_id: UUID) -> Ended | None:
     """Wait until it has ended, in whichever process; no connection is held. None when it is gone."""
     while True:
         async with call.resources.notices.hearing(notice_key(send_id)) as heard:
-            async with call.resources.db.single() as session:
-                left = await sends.await_end(session, send_id)
-                if left is None:
-                    return await sends.read_end(session, send_id)
-                if left < -LAPSE_GRACE_SECONDS:
-                    await sends.settle_lapsed(session, send_id)
-                    continue
+            left = await sends.await_end(call.resources.db, send_id)
+            if left is None:
+                return await sends.read_end(call.resources.db, send_id)
+            if left < -LAPSE_GRACE_SECONDS:
+                await sends.settle_lapsed(call.resources.db, send_id)
+                continue
             with suppress(TimeoutError):
                 await asyncio.wait_for(heard.wait(), left + LAPSE_GRACE_SECONDS + LOOK_AGAIN_SECONDS)

@@ -1,6 +1,6 @@
 """message/send in the database: how it is opened, its messages, its end, and what a repeat finds.
 
-Each is one statement, for `db.single()`: one round trip, and nothing is held while an agent is at work.
+Each is one statement: one round trip, and nothing is held while an agent is at work.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 from uuid import UUID
 
 from sqlalchemy import RowMapping
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.database import JsonObject, rows
+from agentex.database import Database, JsonObject, rows
 from agentex.idempotency import KEY_WINDOW_SECONDS, LOCK_SQL, REMEMBER_SQL, Repeat, remembered_with
 from agentex.ids import first_id_of, new_id
 from agentex.messages.models import MessageRead, StreamingStatus
 from agentex.notices import CHANNEL
 from agentex.tasks.models import OPEN_STATUSES, TaskRead
 
+# In a transaction of the caller's, or as one of its own on the database.
+Session: TypeAlias = AsyncSession | Database
 # A process that was stopped for a moment, or whose Postgres was away, gets to renew its claims first.
 LAPSE_GRACE_SECONDS = 4.0
 SETTLED_AT_ONCE = 1_000
@@ -73,7 +76,7 @@ class Ended:
     message_ids: list[UUID]
 
 
-async def open_send(session: AsyncSession, new: NewSend, repeat: Repeat) -> TaskRead | None:
+async def open_send(session: Session, new: NewSend, repeat: Repeat) -> TaskRead | None:
     """Store the user's message, and the task if it is new; with it what makes a repeat known.
 
     None when nothing was made: the agent was deleted, the task closed or its name taken since.
@@ -98,7 +101,7 @@ async def open_send(session: AsyncSession, new: NewSend, repeat: Repeat) -> Task
     return _task(made[0]) if made else None
 
 
-async def reopen_unsent(session: AsyncSession, send_id: UUID, *, claim_seconds: float) -> UUID | None:
+async def reopen_unsent(session: Session, send_id: UUID, *, claim_seconds: float) -> UUID | None:
     """Take up a message/send that the agent certainly has not begun; returns its task, None for any other."""
     found = await rows(
         session,
@@ -113,7 +116,7 @@ async def reopen_unsent(session: AsyncSession, send_id: UUID, *, claim_seconds: 
     return found[0]["task_id"] if found else None
 
 
-async def renew(session: AsyncSession, send_id: UUID, *, claim_seconds: float) -> None:
+async def renew(session: Session, send_id: UUID, *, claim_seconds: float) -> None:
     """The answer is still being read."""
     await rows(
         session,
@@ -127,7 +130,7 @@ async def renew(session: AsyncSession, send_id: UUID, *, claim_seconds: float) -
 
 
 async def add_message(
-    session: AsyncSession, send_id: UUID, message: AgentMessage, status: StreamingStatus
+    session: Session, send_id: UUID, message: AgentMessage, status: StreamingStatus
 ) -> Times | None:
     """A message of the agent that has just begun; None when the task has been deleted."""
     made = await rows(
@@ -150,7 +153,7 @@ async def add_message(
     return Times(**made[0]) if made else None
 
 
-async def complete_message(session: AsyncSession, message: AgentMessage) -> Times | None:
+async def complete_message(session: Session, message: AgentMessage) -> Times | None:
     """A message of the agent that is complete; None when it has been deleted."""
     written = await rows(
         session,
@@ -175,7 +178,7 @@ class End:
     unsent: bool = False
 
 
-async def end_send(session: AsyncSession, send_id: UUID, end: End) -> dict[UUID, Times] | None:
+async def end_send(session: Session, send_id: UUID, end: End) -> dict[UUID, Times] | None:
     """Write the end, and tell those who wait for it; None when the task has been deleted."""
     messages = ",".join(
         f'{{"id":"{message.id}","place":{place},"content":{message.content}}}'
@@ -195,7 +198,7 @@ async def end_send(session: AsyncSession, send_id: UUID, end: End) -> dict[UUID,
     return {row["id"]: Times(row["created_at"], row["updated_at"]) for row in found if row["id"] is not None}
 
 
-async def await_end(session: AsyncSession, send_id: UUID) -> float | None:
+async def await_end(session: Session, send_id: UUID) -> float | None:
     """Have its end notified: how many seconds its claim has left, None when it has ended (or is gone)."""
     found = await rows(
         session,
@@ -208,7 +211,7 @@ async def await_end(session: AsyncSession, send_id: UUID) -> float | None:
     return found[0]["seconds"] if found else None
 
 
-async def read_end(session: AsyncSession, send_id: UUID) -> Ended | None:
+async def read_end(session: Session, send_id: UUID) -> Ended | None:
     """How it ended; None when it has not, or when it went with its task."""
     found = await rows(
         session,
@@ -218,7 +221,7 @@ async def read_end(session: AsyncSession, send_id: UUID) -> Ended | None:
     return Ended(**found[0]) if found else None
 
 
-async def settle_lapsed(session: AsyncSession, send_id: UUID | None = None) -> int:
+async def settle_lapsed(session: Session, send_id: UUID | None = None) -> int:
     """End those whose process has gone (or this one), and their messages; returns how many it ended."""
     found = await rows(
         session,
@@ -231,7 +234,7 @@ async def settle_lapsed(session: AsyncSession, send_id: UUID | None = None) -> i
     return len(found)
 
 
-async def read_messages(session: AsyncSession, message_ids: Sequence[UUID]) -> list[MessageRead]:
+async def read_messages(session: Session, message_ids: Sequence[UUID]) -> list[MessageRead]:
     """The messages of an answer, in its order; those that were deleted since are left out."""
     found = await rows(
         session,
@@ -245,7 +248,7 @@ async def read_messages(session: AsyncSession, message_ids: Sequence[UUID]) -> l
     return [MessageRead.model_validate({**row, "content": json.loads(row["content"])}) for row in found]
 
 
-async def forget_old_sends(session: AsyncSession, now: datetime) -> None:
+async def forget_old_sends(session: Session, now: datetime) -> None:
     """Delete those that no repeat can ask for any more: their ids are in the order of their making."""
     first_kept = first_id_of(datetime.fromtimestamp(now.timestamp() - KEY_WINDOW_SECONDS, tz=now.tzinfo))
     await rows(

@@ -184,8 +184,7 @@ class Sweep:
             return
         async with self._resources.db.begin() as session:
             await settle_expired(session, expired_seconds=self._grace_seconds)
-        async with self._resources.db.single() as session:
-            settled = await settle_lapsed(session)
+        settled = await settle_lapsed(self._resources.db)
         SWEEP_REPAIRED.labels(kind="message_send_settled").inc(settled)
 
     async def _stop_canceled(self) -> None:
