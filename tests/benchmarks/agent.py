@@ -133,6 +133,9 @@ def main() -> None:
         port=options.port,
         log_level="warning",
         access_log=False,
+        # The agents' SDK asks for uvicorn without its extras: no uvloop, no httptools.
+        loop="asyncio",
+        http="h11",
     )
 
 
