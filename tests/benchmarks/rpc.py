@@ -49,7 +49,7 @@ class Relayed:
 
     def as_json(self) -> dict[str, object]:
         """For the result file."""
-        return asdict(self) | {"added_p50": self.added_p50, "ratio": self.ratio}
+        return {**asdict(self), "added_p50": self.added_p50, "ratio": self.ratio}
 
 
 async def relayed(stack: Stack, directory: Path) -> list[Relayed]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import cast
 
 import httpx2
 
 from tests.support.acp_replies import JsonObject
+from tests.support.acp_server import RecordedRequest
 from tests.support.api import Json
 
 
@@ -31,6 +33,11 @@ def update(kind: str, index: int | None = 0, **fields: object) -> JsonObject:
 def word(word_: str, index: int | None = 0) -> JsonObject:
     """A delta of a text."""
     return update("delta", index, delta={"type": "text", "text_delta": word_})
+
+
+def told_task(request: RecordedRequest) -> Json:
+    """The task that a request to the agent tells of."""
+    return cast("Json", request.params["task"])
 
 
 async def stored(client: httpx2.AsyncClient, task_id: str) -> list[Json]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import httpx2
 import pytest
@@ -11,7 +12,7 @@ from tests.support.acp_server import AcpServer
 from tests.support.api import TEXT, Json, register, rpc
 
 # message/send to the sync agent, with these params beside the content.
-Send = Callable[..., Awaitable[Json]]
+Send = Callable[..., Coroutine[Any, Any, Json]]
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from tests.support.api import (
     told_agent,
 )
 from tests.support.authz import ScriptedAuthz
+from tests.support.messages import told_task
 
 
 @pytest.mark.parametrize("by", ["task_id", "task_name"])
@@ -146,7 +147,7 @@ async def test_an_interrupted_task_runs_again_with_its_next_event(
 
     sent = acp_server.requests[-1]
     read = (await client.get(f"/tasks/{task['id']}")).json()
-    assert (sent.method, sent.params["task"]["status"], read["status"]) == (
+    assert (sent.method, told_task(sent)["status"], read["status"]) == (
         "event/send",
         "RUNNING",
         "RUNNING",

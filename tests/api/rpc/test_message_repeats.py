@@ -212,7 +212,7 @@ async def test_what_the_agent_certainly_has_not_begun_is_sent_by_the_repeat(
 
     answers = [await send(headers=again_ | {"x-stainless-retry-count": count}) for count in ("1", "2")]
 
-    ids = {request.id for request in acp_server.requests}
+    ids = {str(request.id) for request in acp_server.requests}
     assert "answered HTTP 429" in refused["error"]["message"]
     assert (answers[0]["error"], answers[1], len(ids)) == (None, answers[0], 1)
     assert dict(acp_server.counts) == {"message/send": 2}
@@ -272,11 +272,12 @@ async def test_what_a_lost_process_has_left_open_is_ended_as_unknown(
     resources: Resources,
     acp_server: AcpServer,
     lost: UUID,
+    monkeypatch: pytest.MonkeyPatch,
     by: str,
 ) -> None:
     if by == "sweep":
         sweep = Sweep(resources)
-        sweep._grace_seconds = 0
+        monkeypatch.setattr(sweep, "_grace_seconds", 0)
         for _ in range(2):
             await sweep.sweep_once()
         await sweep.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import httpx2
@@ -27,7 +28,7 @@ from tests.support.api import (
     told_agent,
 )
 from tests.support.authz import ScriptedAuthz
-from tests.support.messages import only_task, said, stored, text, update, word
+from tests.support.messages import only_task, said, stored, text, told_task, update, word
 
 OPEN = "only a task that is RUNNING or INTERRUPTED takes messages"
 
@@ -111,7 +112,7 @@ async def test_params_given_now_replace_those_of_the_task(
     await send(task_id=task["id"], task_params={"width": 4})
 
     read = (await client.get(f"/tasks/{task['id']}")).json()
-    assert (read["params"], acp_server.requests[0].params["task"]["params"]) == ({"width": 4}, {"width": 4})
+    assert (read["params"], told_task(acp_server.requests[0])["params"]) == ({"width": 4}, {"width": 4})
 
 
 async def test_ten_messages_at_once_under_a_new_name_share_one_task(
@@ -132,7 +133,7 @@ async def test_an_interrupted_task_runs_again_with_its_next_message(
 
     answer = await send(task_id=task["id"])
 
-    assert (answer["error"], acp_server.requests[-1].params["task"]["status"]) == (None, "RUNNING")
+    assert (answer["error"], told_task(acp_server.requests[-1])["status"]) == (None, "RUNNING")
     assert (await only_task(client))["status"] == "RUNNING"
 
 
@@ -234,7 +235,7 @@ FAULTS: dict[str, tuple[Reply, str, list[str]]] = {
 
 
 @pytest.fixture
-async def hurried(settings: Settings, resources: Resources, authz: ScriptedAuthz) -> Settings:
+async def hurried(settings: Settings, resources: Resources, authz: ScriptedAuthz) -> AsyncIterator[Settings]:
     """Settings under which an answer may take a second and 4 kB."""
     resources.settings = settings.model_copy(
         update={"answer_timeout_seconds": 1, "agent_max_answer_bytes": 4096}
@@ -421,3 +422,19 @@ async def test_an_agent_that_moves_is_called_where_it_is_now(
         await send()
 
         assert dict(moved.counts) == {"message/send": 1}
+
+
+async def test_an_agent_is_told_all_that_it_registered_with(
+    client: httpx2.AsyncClient, acp_server: AcpServer
+) -> None:
+    agent = await register(
+        client,
+        acp_type="sync",
+        acp_url=acp_server.url,
+        agent_input_type="json",
+        registration_metadata={"agent_card": {"a": [1]}},
+    )
+
+    await rpc(client, agent, "message/send", {"content": TEXT})
+
+    assert acp_server.requests[0].params["agent"] == told_agent(agent, acp_server.url)
