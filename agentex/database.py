@@ -304,7 +304,8 @@ class _DriverError(Exception):
     """An error of the driver as SQLAlchemy's errors carry it: with its sqlstate, and as the cause."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
+        # Without what an asyncpg error adds to it: its detail quotes values.
+        super().__init__(f"{type(error).__name__}: {error.args[0] if error.args else ''}")
         self.sqlstate: str | None = getattr(error, "sqlstate", None)
         self.__cause__ = error
 
