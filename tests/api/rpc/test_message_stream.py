@@ -212,6 +212,68 @@ async def test_a_request_that_ends_before_its_answer_drops_the_agent_and_keeps_w
     assert dict(acp_server.counts) == {"message/send": 1}
 
 
+@pytest.mark.parametrize("how", ["close", "stop"])
+async def test_a_request_that_ends_while_a_message_is_being_written_leaves_no_second_one_and_none_open(
+    client: httpx2.AsyncClient,
+    connect: Connect,
+    resources: Resources,
+    acp_server: AcpServer,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    written, add = asyncio.Event(), sends.add_message
+
+    async def add_and_hang(*given: object) -> object:
+        await add(*given)  # pyright: ignore[reportArgumentType]
+        written.set()
+        return await asyncio.Event().wait()
+
+    acp_server.script("message/send", [Reply(updates=[word("word")], hang="in_stream")])
+    monkeypatch.setattr(sends, "add_message", add_and_hang)
+    async with connect() as connection:
+        await written.wait()
+        getattr(connection, how)()
+        await connection.ended()
+    await resources.settle_background()
+
+    assert await said(client, (await only_task(client))["id"]) == [
+        ("user", "hi", "DONE"),
+        ("agent", "word", "DONE"),
+    ]
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_a_request_that_ends_while_its_end_is_being_written_has_the_end_that_it_had(
+    client: httpx2.AsyncClient,
+    connect: Connect,
+    resources: Resources,
+    acp_server: AcpServer,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: bool,
+) -> None:
+    begun, end = asyncio.Event(), sends.end_send
+
+    async def hang_once(*given: object) -> object:
+        if begun.is_set():
+            return await end(*given)  # pyright: ignore[reportArgumentType]
+        begun.set()
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(sends, "end_send", hang_once)
+    async with connect(stream=stream) as connection:
+        await begun.wait()
+        connection.close()
+        await connection.ended()
+    await resources.settle_background()
+
+    assert await said(client, (await only_task(client))["id"]) == [
+        ("user", "hi", "DONE"),
+        ("agent", "Hello", "DONE"),
+    ]
+    [line_] = await repeated(connect, stream=stream)
+    assert (line_["error"], dict(acp_server.counts)) == (None, {"message/send": 1})
+
+
 async def repeated(connect: Connect, **params: object) -> list[Json]:
     """What a silent repeat of the request gets."""
     async with connect(headers={"x-stainless-retry-count": "1"}, **params) as connection:
