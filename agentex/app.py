@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
+from math import ceil
 from types import FrameType
 from typing import Any
 
@@ -41,9 +42,23 @@ log = logging.getLogger(__name__)
 
 # Of the API, not of the package: agents' SDKs refuse to start below 0.1.0 (wire.md §0.3).
 API_VERSION = "0.1.0"
-# Requests in flight when the server is told to stop; task/create, the longest, may take 60 s.
-SHUTDOWN_SECONDS = 65
 EXIT_CANNOT_BIND = 1
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server; how long it waits for open requests hangs on the signal that stops it."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        super().__init__(config)
+        self._settings = settings
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM awaits open answers, which are paid for; behind SIGINT a person waits."""
+        seconds = self._settings.drain_seconds
+        if sig == signal.SIGINT:
+            seconds = self._settings.interrupt_drain_seconds
+        self.config.timeout_graceful_shutdown = ceil(seconds)
+        super().handle_exit(sig, frame)
 
 
 class Api(FastAPI):
@@ -108,14 +123,8 @@ def serve(settings: Settings) -> None:
     app = create_app(settings)
     keep_modules()
     # uvicorn's own logging set-up would replace ours.
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
-    uvicorn.Server(config).run(sockets=[listening])
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+    Server(config, settings).run(sockets=[listening])
 
 
 def _exit_orderly(number: int, frame: FrameType | None) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Enum, RowMapping, TextClause, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -46,6 +48,9 @@ DATABASE_ERRORS = (SQLAlchemyError, OSError)
 DEADLOCK = "40P01"
 # SQLSTATE classes of a server that is away, starting, stopping or full (postgresql.org, appendix A).
 _UNAVAILABLE_CLASSES = ("08", "53", "57")
+_INTEGRITY_CLASS = "23"
+# A parameter of a textual statement; `::` is a cast.
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
 # Postgres has ended a transaction that its client left idle: this process was stopped inside it.
 _IDLE_IN_TRANSACTION = "25P03"
 # Where a session keeps what is to be called once it has committed.
@@ -117,7 +122,7 @@ class Database:
     """The connection pool: `begin()` for writes, `read()` for reads."""
 
     def __init__(self, settings: Settings) -> None:
-        self.engine: AsyncEngine = _engine(
+        self.engine: AsyncEngine = make_engine(
             settings,
             {},
             pool_size=settings.database_pool_size,
@@ -153,6 +158,29 @@ class Database:
         async with self.single() as session:
             yield session
 
+    async def fetch(self, sql: str, parameters: Mapping[str, object]) -> Sequence[RowMapping]:
+        """One statement on the driver itself: what `single()` does in a third of the time; see rows."""
+        positional, names = _positional(sql)
+        # A coroutine of SQLAlchemy's, whose types it does not tell.
+        pooled = await self.engine.raw_connection()
+        driver = cast("_Driver", pooled.driver_connection)
+        try:
+            found = await driver.fetch(positional, *[parameters[name] for name in names])
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            is_lost = driver.is_closed()
+            if is_lost:
+                # As SQLAlchemy does: the others of the pool were lost with it.
+                pooled.invalidate()
+                await self.engine.dispose()
+            raise _as_sqlalchemy(sql, error, is_lost) from error
+        except BaseException:
+            # Canceled in the middle of an answer, which the connection would give to its next user.
+            pooled.invalidate()
+            raise
+        finally:
+            pooled.close()
+        return cast("Sequence[RowMapping]", found)
+
     async def retry_deadlock(self, write: Callable[[], Awaitable[T]]) -> T:
         """Run a whole write transaction; once more when it lost a deadlock (40P01)."""
         try:
@@ -176,7 +204,7 @@ class SessionLock:
 
     def __init__(self, settings: Settings, number: int, *, idle_seconds: float) -> None:
         self._number = number
-        self._engine = _engine(
+        self._engine = make_engine(
             settings, {"idle_session_timeout": str(int(idle_seconds * 1000))}, poolclass=NullPool
         )
         self._connection: AsyncConnection | None = None
@@ -203,7 +231,8 @@ class SessionLock:
         await self._engine.dispose()
 
 
-def _engine(settings: Settings, server_settings: dict[str, str], **options: Any) -> AsyncEngine:
+def make_engine(settings: Settings, server_settings: dict[str, str], **options: Any) -> AsyncEngine:
+    """An engine on the settings' database, with these settings of a session beside those of all."""
     return create_async_engine(
         settings.async_database_url,
         # Parameters are prompts and inputs; an error's text ends in the log.
@@ -243,13 +272,48 @@ def _statement(sql: str) -> TextClause:
     return text(sql)
 
 
-async def rows(session: AsyncSession, sql: str, **parameters: object) -> Sequence[RowMapping]:
+async def rows(session: AsyncSession | Database, sql: str, **parameters: object) -> Sequence[RowMapping]:
     """The rows of one textual statement, by column name; none for a statement that returns none.
 
-    JSONB goes in as `json.dumps(…)` text and comes out as text: no column type is known here.
+    JSONB goes in as `json.dumps(…)` text and comes out as text: no column type is known here. On the database
+    itself, in place of a session, the statement is a transaction of its own, for hot paths.
     """
+    if isinstance(session, Database):
+        return await session.fetch(sql, parameters)
     result = await (await session.connection()).execute(_statement(sql), parameters)
     return result.mappings().all() if result.returns_rows else []
+
+
+@lru_cache(maxsize=256)
+def _positional(sql: str) -> tuple[str, list[str]]:
+    """The statement with $1… for its :names, and the names in that order."""
+    names = list(dict.fromkeys(_PARAMETER.findall(sql)))
+    places = {name: f"${place}" for place, name in enumerate(names, start=1)}
+    return _PARAMETER.sub(lambda found: places[found[1]], sql), names
+
+
+class _Driver(Protocol):
+    """asyncpg's connection, of which its package tells no types."""
+
+    def fetch(self, query: str, *arguments: object) -> Awaitable[Sequence[object]]: ...
+
+    def is_closed(self) -> bool: ...
+
+
+class _DriverError(Exception):
+    """An error of the driver as SQLAlchemy's errors carry it: with its sqlstate, and as the cause."""
+
+    def __init__(self, error: BaseException) -> None:
+        # Without what an asyncpg error adds to it: its detail quotes values.
+        super().__init__(f"{type(error).__name__}: {error.args[0] if error.args else ''}")
+        self.sqlstate: str | None = getattr(error, "sqlstate", None)
+        self.__cause__ = error
+
+
+def _as_sqlalchemy(sql: str, error: BaseException, is_lost: bool) -> DBAPIError:
+    orig = _DriverError(error)
+    kind = IntegrityError if (orig.sqlstate or "").startswith(_INTEGRITY_CLASS) else DBAPIError
+    return kind(sql, None, orig, hide_parameters=True, connection_invalidated=is_lost)
 
 
 async def clock_now(session: AsyncSession) -> datetime:

@@ -59,6 +59,11 @@ class Repeat:
     key: str | None
 
     @property
+    def may_be_one(self) -> bool:
+        """Whether there may be an entry: only then is it worth looking for."""
+        return self.key is not None or self.retry_count > 0
+
+    @property
     def window_seconds(self) -> int:
         """How long an entry of this request answers its repeats."""
         return KEY_WINDOW_SECONDS if self.key else REPEAT_WINDOW_SECONDS
@@ -112,7 +117,7 @@ async def find_entry(session: AsyncSession, repeat: Repeat) -> Remembered | None
     the original waits for it. Raises InvalidInput when the key was used with another body.
     """
     await _lock(session, repeat)
-    if repeat.key is None and repeat.retry_count == 0:
+    if not repeat.may_be_one:
         return None
     found = await rows(
         session,
@@ -137,21 +142,25 @@ async def find_entry(session: AsyncSession, repeat: Repeat) -> Remembered | None
     return Remembered(found[0]["id"], json.loads(found[0]["answer"]))
 
 
+# For a statement of the caller's own that is all of its transaction: the lock that find_entry takes first,
+# and the entry; `FROM` what was made goes behind it, so that there is none where nothing was made.
+LOCK_SQL = "SELECT pg_advisory_xact_lock(:entry_lock)"
+REMEMBER_SQL = """
+    INSERT INTO idempotency_keys (id, fingerprint, body_hash, retry_count, answer, created_at)
+    SELECT :entry_id, :entry_fingerprint, :entry_body_hash, :entry_retry_count, CAST(:entry_answer AS jsonb),
+        clock_timestamp()
+"""
+
+
+def remembered_with(repeat: Repeat, answer: JsonObject) -> dict[str, object]:
+    """The parameters of LOCK_SQL and REMEMBER_SQL."""
+    return {"entry_lock": _lock_number(repeat), **_parameters(new_id(), repeat, answer)}
+
+
 async def remember(session: AsyncSession, repeat: Repeat, answer: JsonObject) -> Remembered:
     """Keep what this request answered, in the transaction that carried it out."""
     entry = Remembered(new_id(), answer)
-    await rows(
-        session,
-        """
-        INSERT INTO idempotency_keys (id, fingerprint, body_hash, retry_count, answer, created_at)
-        VALUES (:id, :fingerprint, :body_hash, :retry_count, CAST(:answer AS jsonb), clock_timestamp())
-        """,
-        id=entry.id,
-        fingerprint=repeat.fingerprint,
-        body_hash=repeat.body_hash,
-        retry_count=repeat.retry_count,
-        answer=json.dumps(answer),
-    )
+    await rows(session, REMEMBER_SQL, **_parameters(entry.id, repeat, answer))
     return entry
 
 
@@ -178,6 +187,19 @@ async def forget_old(session: AsyncSession) -> None:
     )
 
 
+def _parameters(entry_id: UUID, repeat: Repeat, answer: JsonObject) -> dict[str, object]:
+    return {
+        "entry_id": entry_id,
+        "entry_fingerprint": repeat.fingerprint,
+        "entry_body_hash": repeat.body_hash,
+        "entry_retry_count": repeat.retry_count,
+        "entry_answer": json.dumps(answer),
+    }
+
+
 async def _lock(session: AsyncSession, repeat: Repeat) -> None:
-    number = int.from_bytes(bytes.fromhex(repeat.fingerprint)[:8], signed=True)
-    await rows(session, "SELECT pg_advisory_xact_lock(:number)", number=number)
+    await rows(session, LOCK_SQL, entry_lock=_lock_number(repeat))
+
+
+def _lock_number(repeat: Repeat) -> int:
+    return int.from_bytes(bytes.fromhex(repeat.fingerprint)[:8], signed=True)

@@ -9,6 +9,7 @@ from agentex.clocks.models import Clock
 from agentex.events.models import Event
 from agentex.idempotency import IdempotencyEntry
 from agentex.messages.models import Message
+from agentex.rpc.models import MessageSend
 from agentex.runs.models import Run
 from agentex.schedules.models import Schedule, ScheduleClock, ScheduleRevision, ScheduleTotals
 from agentex.tasks.models import Task
@@ -19,6 +20,7 @@ TABLES = (
     Event,
     IdempotencyEntry,
     Message,
+    MessageSend,
     Run,
     Schedule,
     ScheduleClock,

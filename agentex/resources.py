@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -15,8 +16,11 @@ from agentex.auth.authorize import AuthProvider
 from agentex.auth.principal import Principal
 from agentex.auth.providers.registry import open_provider
 from agentex.database import Database, JsonObject
+from agentex.notices import Notices
 from agentex.settings import Settings
 from agentex.temporal import Temporal
+
+T = TypeVar("T")
 
 # Calls to a Temporal that hangs; each has a limit of its own of 1 s.
 BACKGROUND_SECONDS = 5.0
@@ -75,25 +79,23 @@ class Hooks:
 
 @dataclass
 class Resources:
-    """One process's database, Temporal, agents' protocol, authorizer and settings."""
+    """One process's database, Temporal, agents' protocol, authorizer, notices and settings."""
 
     settings: Settings
     db: Database
     temporal: Temporal
     acp: AcpClient
     authz: AuthProvider
+    notices: Notices
     hooks: Hooks = field(default_factory=Hooks)
-    _background: set[asyncio.Task[None]] = field(default_factory=set)
+    _background: set[asyncio.Task[Any]] = field(default_factory=set)
 
-    def in_background(self, work: Awaitable[None]) -> None:
+    def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Let something go on after the answer; what is still open at the end is awaited by close."""
-
-        async def run() -> None:
-            await work
-
-        task = asyncio.create_task(run())
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
     async def settle_background(self) -> None:
         """Wait for what goes on in the background, a few seconds at most: the sweep repairs what is left."""
@@ -110,7 +112,9 @@ async def open_resources(
     """Open everything, probe Temporal while open, close everything. The one composition root."""
     db = Database(settings)
     temporal = await Temporal.open(settings)
-    resources = Resources(settings, db, temporal, AcpClient(settings), authz or open_provider(settings))
+    notices = Notices(settings)
+    provider = authz or open_provider(settings)
+    resources = Resources(settings, db, temporal, AcpClient(settings), provider, notices)
     prober = asyncio.create_task(temporal.keep_probing())
     try:
         yield resources
@@ -120,4 +124,5 @@ async def open_resources(
             await prober
         await resources.settle_background()
         await resources.acp.aclose()
+        await notices.close()
         await db.close()

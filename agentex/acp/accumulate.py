@@ -55,8 +55,11 @@ class Accumulator:
         self._messages: dict[int, _Pieces] = {}
         self._newest = 0
 
-    def add(self, update: StreamUpdate) -> None:
-        """Takes the next update; raises AgentProtocolError for a delta that fits no open message."""
+    def add(self, update: StreamUpdate) -> int:
+        """Takes the next update and returns the index of its message, which an update may leave out.
+
+        Raises AgentProtocolError for a delta that fits no open message.
+        """
         index = self._index(update)
         if isinstance(update, StartUpdate):
             self._messages[index] = _Pieces(update.content)
@@ -67,16 +70,28 @@ class Accumulator:
                 self._messages[index].is_done = True
         elif update.delta is not None:
             self._grow(index, update.delta)
+        return index
+
+    @property
+    def indexes(self) -> list[int]:
+        """The messages that have begun."""
+        return sorted(self._messages)
+
+    def is_done(self, index: int) -> bool:
+        """Whether this message is complete."""
+        return index in self._messages and self._messages[index].is_done
+
+    def content(self, index: int, *, partial: bool = False) -> MessageContent:
+        """One message as it is now; raises as contents does, unless it is to be taken as cut short."""
+        return _finished(self._messages[index], index, keep_cut_json=partial)
 
     def contents(self) -> list[MessageContent]:
         """The messages by index; raises AgentProtocolError for deltas that make no JSON object."""
-        return [_finished(self._messages[index], index) for index in sorted(self._messages)]
+        return [self.content(index) for index in self.indexes]
 
     def partial_contents(self) -> list[MessageContent]:
         """The same of a stream that broke: JSON cut short stands as {"unfinished": text}. Never raises."""
-        return [
-            _finished(self._messages[index], index, keep_cut_json=True) for index in sorted(self._messages)
-        ]
+        return [self.content(index, partial=True) for index in self.indexes]
 
     def _index(self, update: StreamUpdate) -> int:
         if update.index is not None:
@@ -89,10 +104,10 @@ class Accumulator:
         pieces = self._messages.get(index)
         if pieces is None:
             # Agents that stream without a start are common; the delta says what it is a part of.
-            pieces = self._messages[index] = _Pieces(_empty_content(delta))
+            pieces = self._messages[index] = _Pieces(empty_content(delta))
         if pieces.is_done:
             raise AgentProtocolError(f"a {delta.type} delta came after message {index} was complete")
-        if not isinstance(_empty_content(delta), type(pieces.content)):
+        if not isinstance(empty_content(delta), type(pieces.content)):
             raise AgentProtocolError(
                 f"a {delta.type} delta came for message {index}, which is {pieces.content.type}"
             )
@@ -107,7 +122,8 @@ def accumulate(updates: Iterable[StreamUpdate]) -> list[MessageContent]:
     return accumulator.contents()
 
 
-def _empty_content(delta: MessageDelta) -> MessageContent:
+def empty_content(delta: MessageDelta) -> MessageContent:
+    """What a message is that begins with this delta, before it."""
     match delta:
         case TextDelta():
             return TextContent(author=Author.AGENT, content="")

@@ -22,6 +22,7 @@ class AcpMethod(StrEnum):
 
     TASK_CREATE = "task/create"
     TASK_CANCEL = "task/cancel"
+    TASK_INTERRUPT = "task/interrupt"
     EVENT_SEND = "event/send"
     MESSAGE_SEND = "message/send"
 
@@ -41,6 +42,8 @@ class AcpCall:
     idempotency_key: str | None
     timeout_seconds: float
     trace_headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    # Of a client's request, in lower case, as headers.passed_headers lets them through.
+    passed_headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Author(StrEnum):

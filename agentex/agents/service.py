@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import func, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Enum, RowMapping, func, text
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, select, update
+from sqlalchemy.types import TypeEngine
+from sqlmodel import SQLModel, col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from agentex.agents.models import Agent, AgentRead, AgentRegister, AgentStatus, Deleted
 from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require, type_ref
 from agentex.auth.principal import Principal
-from agentex.database import JsonObject, violates
+from agentex.database import JsonObject, rows, violates
 from agentex.errors import AlreadyExists, NotFound
 from agentex.ids import new_id, parse_id
 from agentex.resources import Resources
@@ -89,6 +93,50 @@ async def get_by_name(session: AsyncSession, authz: AuthProvider, principal: Pri
         raise NotFound(f"agent {name!r} not found")
     await require(authz, session, principal, Operation.READ, agent_ref(agent))
     return agent
+
+
+async def get_to_call(
+    resources: Resources, principal: Principal, *, agent_id: str | None = None, name: str | None = None
+) -> Agent:
+    """The same by either, for a request that goes on to the agent: past the ORM, which takes 0.4 ms."""
+    by_id = agent_id is not None
+    found = await rows(
+        resources.db,
+        _TO_CALL_SQL.format(by="id" if by_id else "name"),
+        named=parse_id(agent_id, "agent") if by_id else name,
+        account_id=principal.account_id,
+    )
+    if not found:
+        raise NotFound(f"agent {agent_id or name!r} not found")
+    agent = _from_row(found[0])
+    async with resources.db.read() as session:
+        await require(resources.authz, session, principal, Operation.READ, agent_ref(agent))
+    return agent
+
+
+def _reader(kind: TypeEngine[Any]) -> Callable[[str], object] | None:
+    """What turns a column's text into the value that the ORM would give; None where it is that already."""
+    if isinstance(kind, JSONB):
+        return json.loads
+    return kind.enum_class if isinstance(kind, Enum) else None
+
+
+_TYPES = {column.name: column.type for column in SQLModel.metadata.tables["agents"].columns}
+_READERS = {name: reader for name, kind in _TYPES.items() if (reader := _reader(kind)) is not None}
+_COLUMNS = ", ".join(f"{name}::text AS {name}" if name in _READERS else name for name in _TYPES)
+_TO_CALL_SQL = f"""
+    SELECT {_COLUMNS} FROM agents
+    WHERE {{by}} = :named AND account_id = :account_id AND deleted_at IS NULL
+"""
+
+
+# Making one takes longer than reading its row, and the same few agents are called again and again.
+@lru_cache(maxsize=1024)
+def _from_row(row: RowMapping) -> Agent:
+    read: dict[str, Any] = {
+        name: reader(row[name]) for name, reader in _READERS.items() if row[name] is not None
+    }
+    return Agent(**{**row, **read})
 
 
 async def list_page(

@@ -2,31 +2,79 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated, Any
 
+from fastapi import APIRouter, Depends, Request, Response
+
+from agentex.acp.headers import passed_headers, trace_headers
 from agentex.agents import service as agents
 from agentex.deps import Caller, RepeatDep, ResourcesDep
-from agentex.rpc.models import RpcRequest, RpcResponse
-from agentex.rpc.service import RpcCall, answer
+from agentex.rpc.calls import ClientHeaders, RpcCall
+from agentex.rpc.models import RpcMethod, RpcRequest, RpcResponse
+from agentex.rpc.respond import JSON, NDJSON, StreamedAnswer, whole
+from agentex.rpc.service import answer
+
+# An answer that its agent ends just in time still goes out to its last line.
+STALLED_GRACE_SECONDS = 5.0
 
 router = APIRouter(prefix="/agents", tags=["rpc"])
 
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": (
+            "A result or an error, under the request's id. To a message/send with params.stream: NDJSON, one "
+            "such object a line, whose result is an update of the answer; an error ends it."
+        ),
+        "content": {NDJSON: {"schema": {"type": "string"}}},
+    }
+}
 
-@router.post("/name/{name}/rpc")
+
+async def _client_headers(request: Request) -> ClientHeaders:
+    return ClientHeaders(passed_headers(request.headers), trace_headers(request.headers))
+
+
+# What goes on to the agent of the request's headers.
+HeadersDep = Annotated[ClientHeaders, Depends(_client_headers)]
+
+
+@router.post("/name/{name}/rpc", response_model=RpcResponse, responses=_ANSWERS)
 async def call_agent_by_name(
-    name: str, body: RpcRequest, resources: ResourcesDep, caller: Caller, repeat: RepeatDep
-) -> RpcResponse:
-    """A JSON-RPC request to an agent by name: task/create or event/send. Its errors are 200, too."""
-    async with resources.db.read() as session:
-        agent = await agents.get_by_name(session, resources.authz, caller, name)
-    return await answer(RpcCall(resources, caller, agent, body, repeat))
+    name: str,
+    body: RpcRequest,
+    resources: ResourcesDep,
+    caller: Caller,
+    repeat: RepeatDep,
+    headers: HeadersDep,
+    request: Request,
+) -> Response:
+    """A JSON-RPC request to an agent by name. Its errors are 200, too."""
+    agent = await agents.get_to_call(resources, caller, name=name)
+    return await _answered(RpcCall(resources, caller, agent, body, repeat, headers), request)
 
 
-@router.post("/{agent_id}/rpc")
+@router.post("/{agent_id}/rpc", response_model=RpcResponse, responses=_ANSWERS)
 async def call_agent(
-    agent_id: str, body: RpcRequest, resources: ResourcesDep, caller: Caller, repeat: RepeatDep
-) -> RpcResponse:
-    """A JSON-RPC request to an agent: task/create or event/send. Its errors are 200, too."""
-    async with resources.db.read() as session:
-        agent = await agents.get(session, resources.authz, caller, agent_id)
-    return await answer(RpcCall(resources, caller, agent, body, repeat))
+    agent_id: str,
+    body: RpcRequest,
+    resources: ResourcesDep,
+    caller: Caller,
+    repeat: RepeatDep,
+    headers: HeadersDep,
+    request: Request,
+) -> Response:
+    """A JSON-RPC request to an agent. Its errors are 200, too."""
+    agent = await agents.get_to_call(resources, caller, agent_id=agent_id)
+    return await _answered(RpcCall(resources, caller, agent, body, repeat, headers), request)
+
+
+async def _answered(call: RpcCall, request: Request) -> Response:
+    answered = await answer(call)
+    is_streamed = call.request.method == RpcMethod.MESSAGE_SEND and call.request.params.get("stream") is True
+    if isinstance(answered, RpcResponse):
+        line = answered.model_dump_json() + "\n"
+        return Response(line, media_type=NDJSON if is_streamed else JSON)
+    if not is_streamed:
+        return await whole(answered, request.receive, call.request.id)
+    seconds = call.resources.settings.answer_timeout_seconds
+    return StreamedAnswer(answered, call.request.id, stalled_seconds=seconds + STALLED_GRACE_SECONDS)

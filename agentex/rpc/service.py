@@ -3,9 +3,10 @@
 What is answered is remembered with the rows, so that a repeat makes no second row: as untold first, and as
 told once the agent has answered. A repeat that finds it untold tells the agent again, under the same ids and
 the same idempotency key, whether the first request was cut behind its commit or still waits for the agent:
-from outside the two look the same, so it does not wait. Both methods bear that: event/send is acknowledged
-before the work and its id tells that it is a repeat, task/create is idempotent. A failure at the agent takes
-the answer's place, unless the agent has certainly not begun: then it stays untold.
+from outside the two look the same, so it does not wait. These methods bear that: event/send, task/cancel and
+task/interrupt are acknowledged before the work and their id tells that it is a repeat, task/create is
+idempotent. A failure at the agent takes the answer's place, unless the agent has certainly not begun: then it
+stays untold. message/send bears no repeat, and is in messages.py.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.acp.messages import AcpCall, AcpMethod
 from agentex.agents import service as agents
-from agentex.agents.models import AcpType, Agent
+from agentex.agents.models import AcpType
 from agentex.agents.service import agent_ref, wire_agent
-from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require, type_ref
-from agentex.auth.principal import Principal
+from agentex.auth.authorize import Operation, ResourceType, type_ref
 from agentex.database import JsonObject
 from agentex.errors import (
     AgentCallFailed,
@@ -33,21 +33,23 @@ from agentex.errors import (
     Unavailable,
 )
 from agentex.events.service import add, wire_event
-from agentex.idempotency import Remembered, Repeat, amend, find_entry, remember
-from agentex.resources import Resources
+from agentex.idempotency import Remembered, amend, find_entry, remember
+from agentex.rpc.answers import Answering
+from agentex.rpc.calls import RpcCall
+from agentex.rpc.messages import send as send_message
 from agentex.rpc.models import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
     EventSendParams,
+    OneTaskParams,
     RpcError,
     RpcMethod,
-    RpcRequest,
     RpcResponse,
     TaskCreateParams,
 )
 from agentex.tasks import service as tasks
-from agentex.tasks.models import OPEN_STATUSES, Task
+from agentex.tasks.models import OPEN_STATUSES, Task, TaskStatus
 from agentex.tasks.service import TaskWanted, task_ref, wire_task
 from agentex.validation import describe
 
@@ -62,17 +64,6 @@ METHODS = {
 
 
 @dataclass(frozen=True)
-class RpcCall:
-    """One request, by whom, to which agent, and how a repeat of it is known."""
-
-    resources: Resources
-    principal: Principal
-    agent: Agent
-    request: RpcRequest
-    repeat: Repeat
-
-
-@dataclass(frozen=True)
 class _Made:
     """What the transaction left: the remembered answer, and what the agent has yet to be told."""
 
@@ -80,8 +71,11 @@ class _Made:
     to_agent: AcpCall | None = None
 
 
-async def answer(call: RpcCall) -> RpcResponse:
-    """The answer to one request; errors are answers too, but for Unavailable, which is worth a repeat."""
+async def answer(call: RpcCall) -> RpcResponse | Answering:
+    """The answer to one request, or what will give that of an agent.
+
+    Errors are answers too, but for Unavailable, which is worth a repeat.
+    """
     try:
         result = await _carry_out(call)
     except Unavailable:
@@ -94,10 +88,10 @@ async def answer(call: RpcCall) -> RpcResponse:
         return _failure(call, INVALID_PARAMS, f"params of {call.request.method}: {problems}")
     if isinstance(result, RpcError):
         return RpcResponse(error=result, id=call.request.id)
-    return RpcResponse(result=result, id=call.request.id)
+    return RpcResponse(result=result, id=call.request.id) if isinstance(result, dict) else result
 
 
-async def _carry_out(call: RpcCall) -> JsonObject | RpcError:
+async def _carry_out(call: RpcCall) -> JsonObject | RpcError | Answering:
     try:
         method = RpcMethod(call.request.method)
     except ValueError:
@@ -107,17 +101,14 @@ async def _carry_out(call: RpcCall) -> JsonObject | RpcError:
         )
     if method not in METHODS[call.agent.acp_type]:
         raise BadRequest(f"Unsupported method: {method} for an agent of type {call.agent.acp_type}")
-    carry_out = _CARRIED_OUT.get(method)
-    if carry_out is None:
-        raise BadRequest(f"Unsupported method: {method} is not implemented yet")
-    return await carry_out(call)
+    return await _CARRIED_OUT[method](call)
 
 
 async def _create_task(call: RpcCall) -> JsonObject | RpcError:
     wanted = TaskCreateParams.model_validate(call.request.params)
     async with call.resources.db.read() as session:
-        await _require(call, session, Operation.EXECUTE, agent_ref(call.agent))
-        await _require(call, session, Operation.CREATE, type_ref(ResourceType.TASK, call.principal))
+        await call.require(session, Operation.EXECUTE, agent_ref(call.agent))
+        await call.require(session, Operation.CREATE, type_ref(ResourceType.TASK, call.principal))
 
     async def make() -> _Made:
         async with call.resources.db.begin() as session:
@@ -139,7 +130,9 @@ async def _create_task(call: RpcCall) -> JsonObject | RpcError:
 
 async def _send_event(call: RpcCall) -> JsonObject | RpcError:
     wanted = EventSendParams.model_validate(call.request.params)
-    task_id = await _task_to_update(call, wanted)
+    async with call.resources.db.read() as session:
+        await call.require(session, Operation.EXECUTE, agent_ref(call.agent))
+    task_id = await _allowed_task(call, wanted, Operation.UPDATE)
 
     async def make() -> _Made:
         async with call.resources.db.begin() as session:
@@ -147,8 +140,10 @@ async def _send_event(call: RpcCall) -> JsonObject | RpcError:
             if entry is not None and _is_told(entry):
                 return _Made(entry)
             task = await tasks.find(session, call.principal, task_id)
-            _require_takes_events(task, call.agent)
+            call.require_open(task, "events")
             if entry is None:
+                # The next input ends an interruption.
+                task = await tasks.resume(session, call.resources.hooks, task.id) or task
                 content = wanted.content.model_dump(mode="json") if wanted.content else None
                 event = await add(
                     session,
@@ -164,26 +159,66 @@ async def _send_event(call: RpcCall) -> JsonObject | RpcError:
     return await _make_and_tell(call, make)
 
 
-async def _task_to_update(call: RpcCall, wanted: EventSendParams) -> UUID:
-    """The task that the params name; the caller may execute the agent and update the task."""
+async def _cancel_task(call: RpcCall) -> JsonObject | RpcError:
+    async def cancel(session: AsyncSession, task_id: UUID) -> Task:
+        return await tasks.close(session, call.resources.hooks, task_id, TaskStatus.CANCELED, None)
+
+    return await _stop_task(call, AcpMethod.TASK_CANCEL, Operation.CANCEL, cancel)
+
+
+async def _interrupt_task(call: RpcCall) -> JsonObject | RpcError:
+    async def interrupt(session: AsyncSession, task_id: UUID) -> Task:
+        return await tasks.interrupt(session, call.resources.hooks, task_id, None)
+
+    return await _stop_task(call, AcpMethod.TASK_INTERRUPT, Operation.UPDATE, interrupt)
+
+
+async def _stop_task(
+    call: RpcCall,
+    method: AcpMethod,
+    operation: Operation,
+    stop: Callable[[AsyncSession, UUID], Awaitable[Task]],
+) -> JsonObject | RpcError:
+    """Give the task its status, with all that follows from it, then tell the agent."""
+    wanted = OneTaskParams.model_validate(call.request.params)
+    task_id = await _allowed_task(call, wanted, operation)
+
+    async def make() -> _Made:
+        async with call.resources.db.begin() as session:
+            entry = await find_entry(session, call.repeat)
+            if entry is not None and _is_told(entry):
+                return _Made(entry)
+            if entry is None:
+                call.require_own(await tasks.find(session, call.principal, task_id))
+                stopped = await stop(session, task_id)
+                entry = await remember(session, call.repeat, {"result": wire_task(stopped), "told": False})
+            params: JsonObject = {"agent": wire_agent(call.agent), "task": entry.answer["result"]}
+            # A task may be interrupted more than once, so the task's id alone would not do.
+            key = f"{method.rpartition('/')[2]}:{entry.id}"
+            seconds = call.resources.settings.event_send_timeout_seconds
+            return _Made(entry, call.to_agent(method, key, params, seconds))
+
+    return await _make_and_tell(call, make)
+
+
+async def _allowed_task(call: RpcCall, wanted: OneTaskParams, operation: Operation) -> UUID:
+    """The task that the params name; the caller may do that to it."""
     resources, principal = call.resources, call.principal
     async with resources.db.read() as session:
-        await _require(call, session, Operation.EXECUTE, agent_ref(call.agent))
         if wanted.task_id is not None:
             task = await tasks.get(session, resources.authz, principal, str(wanted.task_id))
         else:
             task = await tasks.get_by_name(session, resources.authz, principal, wanted.task_name or "")
-        await _require(call, session, Operation.UPDATE, task_ref(task))
+        await call.require(session, operation, task_ref(task))
         return task.id
 
 
-async def _require(call: RpcCall, session: AsyncSession, operation: Operation, resource: ResourceRef) -> None:
-    await require(call.resources.authz, session, call.principal, operation, resource)
-
-
-_CARRIED_OUT: dict[RpcMethod, Callable[[RpcCall], Awaitable[JsonObject | RpcError]]] = {
+_CARRIED_OUT: dict[RpcMethod, Callable[[RpcCall], Awaitable[JsonObject | RpcError | Answering]]] = {
     RpcMethod.TASK_CREATE: _create_task,
+    RpcMethod.TASK_CANCEL: _cancel_task,
+    RpcMethod.TASK_INTERRUPT: _interrupt_task,
     RpcMethod.EVENT_SEND: _send_event,
+    RpcMethod.MESSAGE_SEND: send_message,
 }
 
 
@@ -225,23 +260,13 @@ def _is_told(entry: Remembered) -> bool:
     return entry.answer.get("told", True)
 
 
-def _require_takes_events(task: Task, agent: Agent) -> None:
-    if task.agent_id != agent.id:
-        raise BadRequest(f"task {task.id} belongs to another agent than {agent.name!r}")
-    if task.status not in OPEN_STATUSES:
-        raise BadRequest(
-            f"task {task.id} is {task.status}; only a task that is RUNNING or INTERRUPTED takes events"
-        )
-
-
 def _task_create(call: RpcCall, task: Task) -> AcpCall | None:
     # A sync agent learns of the task with its first message; of one that is closed nobody needs to know.
     if call.agent.acp_type is AcpType.SYNC or task.status not in OPEN_STATUSES:
         return None
     params: JsonObject = {"agent": wire_agent(call.agent), "task": wire_task(task), "params": task.params}
     seconds = call.resources.settings.task_create_timeout_seconds
-    key = f"task:{task.id}"
-    return AcpCall(call.agent.acp_url, AcpMethod.TASK_CREATE, params, key, key, seconds)
+    return call.to_agent(AcpMethod.TASK_CREATE, f"task:{task.id}", params, seconds)
 
 
 def _event_send(call: RpcCall, task: Task, event: JsonObject) -> AcpCall:
@@ -252,8 +277,7 @@ def _event_send(call: RpcCall, task: Task, event: JsonObject) -> AcpCall:
         "request": None,
     }
     seconds = call.resources.settings.event_send_timeout_seconds
-    key = f"event:{event['id']}"
-    return AcpCall(call.agent.acp_url, AcpMethod.EVENT_SEND, params, key, key, seconds)
+    return call.to_agent(AcpMethod.EVENT_SEND, f"event:{event['id']}", params, seconds)
 
 
 def _failure(call: RpcCall, code: int, message: str) -> RpcResponse:

@@ -21,10 +21,11 @@ from temporalio.service import RPCError
 
 from agentex.clocks import service as clocks
 from agentex.clocks import temporal as clocks_temporal
-from agentex.database import DATABASE_ERRORS, SessionLock, is_unavailable, rows
+from agentex.database import DATABASE_ERRORS, SessionLock, clock_now, is_unavailable, rows
 from agentex.idempotency import forget_old
 from agentex.ids import new_id
 from agentex.resources import Resources
+from agentex.rpc.sends import forget_old_sends, settle_lapsed
 from agentex.runs.claims import settle_expired
 from agentex.runs.pages import PageRef, put_into_pages, start_page
 from agentex.runs.retention import forget_old_runs
@@ -183,6 +184,8 @@ class Sweep:
             return
         async with self._resources.db.begin() as session:
             await settle_expired(session, expired_seconds=self._grace_seconds)
+        settled = await settle_lapsed(self._resources.db)
+        SWEEP_REPAIRED.labels(kind="message_send_settled").inc(settled)
 
     async def _stop_canceled(self) -> None:
         """Carry out cancels whose process died before it closed the task and told the agent.
@@ -244,6 +247,7 @@ class Sweep:
         SWEEP_REPAIRED.labels(kind="clock_mended").inc(mended)
         async with self._resources.db.begin() as session:
             await forget_old(session)
+            await forget_old_sends(session, await clock_now(session))
         self._tidied_at = monotonic()
 
     async def _forget_old_runs(self) -> None:

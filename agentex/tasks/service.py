@@ -1,4 +1,4 @@
-"""Tasks: get or create, find, change, close, interrupt, delete."""
+"""Tasks: get or create, find, change, interrupt, resume, close, delete."""
 
 from __future__ import annotations
 
@@ -89,10 +89,24 @@ async def create_or_get(
     return task
 
 
+async def set_params(session: AsyncSession, task_id: UUID, params: JsonObject) -> None:
+    """Put these params in the place of a task's own."""
+    await session.exec(
+        update(Task).where(col(Task.id) == task_id).values(params=params, updated_at=func.clock_timestamp()),
+        execution_options={"synchronize_session": False},
+    )
+
+
 async def find(session: AsyncSession, principal: Principal, task_id: str | UUID) -> Task:
     """One task of the account that is not deleted, for a write whose permission was asked before it."""
     statement = select(Task).where(col(Task.id) == parse_id(str(task_id), "task"))
     return await _one(session, principal, statement, str(task_id))
+
+
+async def find_by_name(session: AsyncSession, principal: Principal, name: str) -> Task | None:
+    """The account's task of this name, if there is one; whether the caller may see it is yet to be asked."""
+    statement = select(Task).where(col(Task.account_id) == principal.account_id, col(Task.name) == name)
+    return (await session.exec(statement)).one_or_none()
 
 
 async def get(session: AsyncSession, authz: AuthProvider, principal: Principal, task_id: str) -> Task:
@@ -247,6 +261,17 @@ async def _move(session: AsyncSession, task_id: UUID, status: TaskStatus, reason
     if task is None:
         raise await _not_open(session, task_id, "interrupted" if status in OPEN_STATUSES else "closed")
     return task
+
+
+async def resume(session: AsyncSession, hooks: Hooks, task_id: UUID) -> Task | None:
+    """Let an interrupted task run again, for it has got its next input; None where it is not interrupted."""
+    statement = (
+        update(Task)
+        .where(col(Task.id) == task_id, col(Task.status) == TaskStatus.INTERRUPTED)
+        .values(status=TaskStatus.RUNNING, status_reason=None, updated_at=func.clock_timestamp())
+        .returning(Task)
+    )
+    return (await session.exec(statement, execution_options=FRESH)).scalar_one_or_none()
 
 
 async def _tell_closed(session: AsyncSession, hooks: Hooks, closed: ClosedTask) -> None:

@@ -63,7 +63,7 @@ SWEEP_OPENED = Counter(
 SWEEP_REPAIRED = Counter(
     "agentex_sweep_repaired", "What the sweep repaired, by kind: is something lost now and then?", ["kind"]
 )  # temporal_schedule_created | temporal_schedule_deleted | run_relaunched | run_stopped | claim_expired |
-# clock_retired | clock_mended
+# clock_retired | clock_mended | message_send_settled
 SWEEP_FAILURES = Counter("agentex_sweep_failures", "Sweeps that a fault ended early, by error", ["error"])
 TEMPORAL_ERRORS = Counter(
     "agentex_temporal_errors", "Calls to Temporal that failed, by call: is it down?", ["call"]

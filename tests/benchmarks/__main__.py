@@ -1,11 +1,12 @@
 """`make bench`: what the service does and costs, beside the bare limit, on the embedded stack.
 
-    python -m tests.benchmarks [stampedes|requests|footprint …] [--runs 3] [--only 2000] [--output bench.json]
+    python -m tests.benchmarks [stampedes|requests|rpc|footprint …] [--runs 3] [--only 2000] [--output FILE]
 
 Stampedes: medians of the runs; the ratio is the bare loop's time for the same 2n POSTs over the last
 delivery's lateness, for n = 2,000: once with the fastest agent that Python has, once with one as users have
-them (FastAPI on uvicorn). Requests: one client after the other, beside one bare statement. Footprint: memory,
-the CPU of doing nothing, and the start of an empty clone.
+them (FastAPI on uvicorn). Requests: one client after the other, beside one bare statement. RPC: message/send
+through the server, beside the same call straight to the agent. Footprint: memory, the CPU of doing nothing,
+and the start of an empty clone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from rich.table import Table
 from tests.benchmarks.bare import bare_seconds
 from tests.benchmarks.footprint import Usage, idle_cpu_an_hour, total_megabytes, usage
 from tests.benchmarks.requests import Latency, latencies, open_client
+from tests.benchmarks.rpc import ADDED_TARGET_MS, Relayed, relayed
+from tests.benchmarks.rpc import RATIO_TARGET as RPC_RATIO_TARGET
 from tests.benchmarks.stack import USUAL_AGENT, open_folder, running_agent, running_stack
 from tests.benchmarks.stampede import Measured, Scenario, stampede
 from tests.benchmarks.startup import Startup, startup_seconds
@@ -49,7 +52,7 @@ SCENARIOS = [
     Scenario("300 cadences due in one minute", 300, "async", 300, last_target_seconds=3),
 ]
 RATIO_TARGET = 0.4
-PARTS = ["stampedes", "requests", "footprint"]
+PARTS = ["stampedes", "requests", "rpc", "footprint"]
 FEW, MANY = 100, 10_000
 # Long enough for two minutes' ticks and their tidying.
 IDLE_SECONDS = 120
@@ -151,6 +154,26 @@ def show_requests(measured: list[Latency]) -> None:
     console.print(f"list 100 out of {MANY:,} over out of {FEW}: {many[0] / few[0]:.2f} (target ≤ 1.5)")
 
 
+async def measure_rpc() -> list[Relayed]:
+    """message/send through the server and straight to the agent."""
+    with open_folder() as directory, running_stack(directory) as stack:
+        return await relayed(stack, directory)
+
+
+def show_rpc(measured: list[Relayed]) -> None:
+    """Print one row a kind of agent and answer."""
+    table = Table(title="message/send: milliseconds with one client, calls a second with 32 in flight")
+    for heading in ("agent, answer", "direct p50", "through p50", "added", "direct/s", "through/s", "ratio"):
+        table.add_column(heading, justify="left" if heading == "agent, answer" else "right")
+    for item in measured:
+        latencies_ = [f"{value:.1f}" for value in (item.direct_p50, item.through_p50, item.added_p50)]
+        rates = [f"{value:,.0f}" for value in (item.direct_per_second, item.through_per_second)]
+        table.add_row(item.name, *latencies_, *rates, f"{item.ratio:.2f}")
+    console = Console(width=110)
+    console.print(table)
+    console.print(f"targets: added ≤ {ADDED_TARGET_MS} ms, ratio ≥ {RPC_RATIO_TARGET}")
+
+
 async def measure_footprint() -> Footprint:
     """Memory idle and after a stampede; idle CPU at 0, 1,000 and 10,000 schedules; both starts."""
     with open_folder() as directory:
@@ -224,6 +247,10 @@ def main() -> None:
         requests = asyncio.run(measure_requests())
         show_requests(requests)
         result["requests"] = [item.as_json() for item in requests]
+    if "rpc" in options.parts:
+        rpc = asyncio.run(measure_rpc())
+        show_rpc(rpc)
+        result["rpc"] = [item.as_json() for item in rpc]
     if "footprint" in options.parts:
         footprint = asyncio.run(measure_footprint())
         show_footprint(footprint)

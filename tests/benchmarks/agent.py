@@ -1,8 +1,9 @@
-"""An async agent as users have them: FastAPI and pydantic on uvicorn, as the agents' SDK serves it.
+"""An agent as users have them: FastAPI and pydantic on uvicorn, as the agents' SDK serves it.
 
     python -m tests.benchmarks.agent --port 28100 --record requests.jsonl
 
-It answers at once and records like `tests.support.acp_server`, the faster one: a bare aiohttp server.
+It answers at once, a message/send with a stream of one text, and records like `tests.support.acp_server`,
+the faster one: a bare aiohttp server.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import argparse
 import json
 import os
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Literal
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, JsonValue
 
 from tests.support.acp_replies import JsonObject
@@ -48,10 +52,21 @@ class _Event(BaseModel):
     content: JsonObject | None
 
 
+class _Text(BaseModel):
+    type: Literal["text"] = "text"
+    author: Literal["user", "agent"]
+    style: Literal["static", "active"] = "static"
+    format: Literal["markdown", "plain", "code"] = "plain"
+    content: str
+    attachments: list[JsonObject] | None = None
+
+
 class _Params(BaseModel):
     agent: _Agent
     task: _Task
     event: _Event | None = None
+    content: _Text | None = None
+    stream: bool = False
 
 
 class _Call(BaseModel):
@@ -67,6 +82,19 @@ class _Answer(BaseModel):
     result: JsonValue = None
 
 
+class _Full(BaseModel):
+    type: Literal["full"] = "full"
+    index: int
+    content: _Text
+    parent_task_message: None = None
+
+
+async def _answer_lines(call: _Call, content: _Text) -> AsyncGenerator[str]:
+    update = _Full(index=0, content=_Text(author="agent", content=f"You said: {content.content}"))
+    answer = _Answer(id=call.id, result=update.model_dump(mode="json"))
+    yield f"{answer.model_dump_json()}\n"
+
+
 def create_agent(record: Path) -> FastAPI:
     """The agent, which appends each request to a file as `acp_server.read_record` reads it."""
     app = FastAPI()
@@ -76,8 +104,8 @@ def create_agent(record: Path) -> FastAPI:
     async def healthz() -> dict[str, str]:
         return {"status": "healthy"}
 
-    @app.post("/api")
-    async def api(call: _Call, request: Request) -> _Answer:
+    @app.post("/api", response_model=_Answer)
+    async def api(call: _Call, request: Request) -> _Answer | Response:
         entry = {
             "monotonic": time.monotonic(),
             "at": time.time(),
@@ -85,6 +113,9 @@ def create_agent(record: Path) -> FastAPI:
             "request": await request.json(),
         }
         os.write(fd, json.dumps(entry).encode() + b"\n")
+        if call.params.content is not None:
+            lines = _answer_lines(call, call.params.content)
+            return StreamingResponse(lines, media_type="application/x-ndjson")
         return _Answer(id=call.id)
 
     return app
@@ -102,6 +133,9 @@ def main() -> None:
         port=options.port,
         log_level="warning",
         access_log=False,
+        # The agents' SDK asks for uvicorn without its extras: no uvloop, no httptools.
+        loop="asyncio",
+        http="h11",
     )
 
 

@@ -15,7 +15,8 @@ from agentex.resources import Resources
 from tests.api.conftest import shared_app
 from tests.api.ledger.stage import fetch
 from tests.api.schedules.schedules import INPUT, Schedules
-from tests.support.api import TEXT, Json, create_task, registration
+from tests.support.acp_server import AcpServer
+from tests.support.api import TEXT, Json, create_task, register, registration
 from tests.support.authz import EVERYTHING, ScriptedAuthz
 
 # What everybody may ask, and learns nothing of anybody from.
@@ -26,6 +27,15 @@ RPC: list[Json] = [
     {"method": "task/create", "params": {"name": "{name}"}},
     {"method": "event/send", "params": {"task_id": "{task_id}", "content": TEXT}},
     {"method": "event/send", "params": {"task_name": "{name}", "content": TEXT}},
+    {"method": "task/cancel", "params": {"task_id": "{task_id}"}},
+    {"method": "task/interrupt", "params": {"task_name": "{name}"}},
+]
+# Sync agents take these; the others are for async ones.
+SYNC_RPC: list[Json] = [
+    {"method": "message/send", "params": {"content": TEXT}},
+    {"method": "message/send", "params": {"content": TEXT, "task_name": "another"}},
+    {"method": "message/send", "params": {"content": TEXT, "task_id": "{sync_task_id}"}},
+    {"method": "message/send", "params": {"content": TEXT, "task_id": "{sync_task_id}", "stream": True}},
 ]
 ONE_SCHEDULE = "/agents/{agent_id}/schedules/{schedule_id}"
 NAMED_SCHEDULE = "/agents/{agent_id}/schedules/name/{name}"
@@ -34,6 +44,8 @@ BODIES: dict[str, list[Json]] = {
     "POST /agents/register": [registration(name="another"), registration(name="{name}", acp_type="sync")],
     "POST /agents/{agent_id}/rpc": RPC,
     "POST /agents/name/{name}/rpc": RPC,
+    "POST /agents/{sync_agent_id}/rpc": SYNC_RPC,
+    "POST /agents/name/{sync_name}/rpc": SYNC_RPC,
     "POST /messages": [{"task_id": "{task_id}", "content": TEXT | {"author": "agent"}}],
     "POST /agents/{agent_id}/schedules": [
         {"name": "another", "interval_seconds": 3_600, "initial_input": INPUT}
@@ -80,6 +92,9 @@ def requests() -> list[Asked]:
         for method in sorted((route.methods or set()) - {"HEAD"}):
             bodies = BODIES.get(f"{method} {path}", [None])
             found += [Asked(method, path, body) for body in bodies if path not in OPEN]
+            if path.endswith("/rpc"):
+                of_sync = path.replace("{agent_id}", "{sync_agent_id}").replace("{name}", "{sync_name}")
+                found += [Asked(method, of_sync, body) for body in BODIES[f"{method} {of_sync}"]]
     return sorted(found, key=str)
 
 
@@ -91,12 +106,15 @@ each_request = pytest.mark.parametrize(
 
 
 @pytest.fixture
-async def world(client: httpx2.AsyncClient, resources: Resources, agent: Json) -> dict[str, str]:
+async def world(
+    client: httpx2.AsyncClient, resources: Resources, agent: Json, acp_server: AcpServer
+) -> dict[str, str]:
     """One of each, by the words that paths and bodies have for it; agent, task and schedule share a name."""
     # Who starts runs has transactions of its own.
     resources.hooks.run_opened = None
     name = agent["name"]
     task = await create_task(client, agent, name=name)
+    answerer = await register(client, name="answerer", acp_type="sync", acp_url=acp_server.url)
     message = await client.post("/messages", json={"task_id": task["id"], "content": TEXT})
     schedules = Schedules(client, resources, agent["id"])
     schedule = await schedules.create(name=name)
@@ -107,6 +125,9 @@ async def world(client: httpx2.AsyncClient, resources: Resources, agent: Json) -
         "name": name,
         "agent_id": agent["id"],
         "task_id": task["id"],
+        "sync_agent_id": answerer["id"],
+        "sync_name": answerer["name"],
+        "sync_task_id": (await create_task(client, answerer))["id"],
         "message_id": message.json()["id"],
         "schedule_id": schedule["id"],
         "run_id": triggered.json()["run_id"],

@@ -15,7 +15,7 @@ from agentex.runs.models import RunStatus
 from tests.api.ledger.stage import add_agent, add_run, add_task, fetch, read_run
 from tests.api.schedules.schedules import Schedules
 from tests.support.acp_server import AcpServer
-from tests.support.api import TEXT, Json, create_task, registration, rpc, rpc_error
+from tests.support.api import TEXT, Json, create_task, register, registration, rpc, rpc_error
 from tests.support.authz import ScriptedAuthz
 
 Meanwhile = Callable[..., None]
@@ -188,6 +188,66 @@ async def test_a_task_that_is_closed_meanwhile_stays_so(
 
     found = (await client.get(f"/tasks/{task['id']}")).json()
     assert (answer.status_code, found["status"]) == (400, "FAILED")
+
+
+@pytest.fixture
+async def answerer(client: httpx2.AsyncClient, acp_server: AcpServer) -> Json:
+    return await register(client, name="answerer", acp_type="sync", acp_url=acp_server.url)
+
+
+async def test_an_agent_that_is_deleted_meanwhile_gets_no_message(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, answerer: Json, acp_server: AcpServer
+) -> None:
+    meanwhile(Operation.CREATE, ResourceType.TASK, "UPDATE agents SET deleted_at = now()")
+
+    answer = await rpc(client, answerer, "message/send", {"content": TEXT})
+
+    assert answer == rpc_error(-32603, f"agent '{answerer['id']}' not found")
+    assert ((await client.get("/tasks")).json(), acp_server.requests) == ([], [])
+
+
+async def test_a_task_that_is_closed_meanwhile_takes_no_message(
+    client: httpx2.AsyncClient,
+    meanwhile: Meanwhile,
+    answerer: Json,
+    acp_server: AcpServer,
+    resources: Resources,
+) -> None:
+    task = await create_task(client, answerer)
+    meanwhile(Operation.UPDATE, ResourceType.TASK, "UPDATE tasks SET status = 'FAILED'")
+
+    answer = await rpc(client, answerer, "message/send", {"content": TEXT, "task_id": task["id"]})
+
+    message = f"task {task['id']} is FAILED; only a task that is RUNNING or INTERRUPTED takes messages"
+    assert (answer, acp_server.requests) == (rpc_error(-32603, message), [])
+    assert list(await fetch(resources, "SELECT 1 FROM messages")) == []
+
+
+@pytest.mark.parametrize("may_update", [True, False])
+async def test_a_task_that_is_made_meanwhile_under_the_name_is_used_only_with_leave_to(
+    client: httpx2.AsyncClient,
+    authz: ScriptedAuthz,
+    resources: Resources,
+    answerer: Json,
+    acp_server: AcpServer,
+    may_update: bool,
+) -> None:
+    async def make(_: AsyncSession) -> None:
+        if authz.asked[-1] == (Operation.CREATE, ResourceType.TASK):
+            authz.while_asked = None
+            await create_task(client, answerer, name="t1")
+
+    authz.while_asked = make
+    if not may_update:
+        authz.deny = {(Operation.UPDATE, ResourceType.TASK)}
+    answer = await rpc(client, answerer, "message/send", {"content": TEXT, "task_name": "t1"})
+
+    [task] = (await client.get("/tasks")).json()
+    if may_update:
+        assert answer["result"][0]["task_id"] == task["id"]
+    else:
+        assert answer == rpc_error(-32603, f"update on task {task['id']} is not allowed: scripted")
+        assert acp_server.requests == []
 
 
 async def test_a_run_that_has_ended_meanwhile_is_not_canceled(

@@ -16,10 +16,11 @@ import pytest
 from agentex.database import rows
 from agentex.dev.ports import free_port
 from agentex.resources import Resources
+from agentex.rpc.answers import BROKEN_OFF
 from agentex.settings import Settings
 from tests.support.acp_replies import Reply
 from tests.support.acp_server import AcpServer
-from tests.support.api import Json, register, rpc
+from tests.support.api import TEXT, Json, register, rpc
 from tests.support.processes import ManagedProcess, agentex
 
 
@@ -89,6 +90,28 @@ async def test_a_request_whose_client_goes_away_is_carried_out_to_its_end(
             answer = await rpc(one.client, one.agent, "task/create", {"name": "t1"}, headers=repeat)
 
     assert (answer["error"], dict(acp_server.counts), acp_server.dropped) == (None, {"task/create": 1}, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_an_answer_whose_client_goes_away_is_dropped_and_its_end_is_on_record(
+    settings: Settings, resources: Resources, acp_server: AcpServer, tmp_path: Path, stream: bool
+) -> None:
+    port, body = free_port(), {"method": "message/send", "params": {"content": TEXT, "stream": stream}}
+    acp_server.script("message/send", [Reply(hang="before")])
+    with serving(settings, port, tmp_path) as server:
+        await until_up(server, port)
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            agent = await register(client, acp_type="sync", acp_url=acp_server.url)
+            asked = asyncio.create_task(client.post(f"/agents/{agent['id']}/rpc", json=body))
+            await acp_server.is_hanging()
+            asked.cancel()
+            await acp_server.has_dropped()
+            while not await rows(resources.db, "SELECT 1 FROM message_sends WHERE ended_at IS NOT NULL"):
+                pass
+
+    [ended] = await rows(resources.db, "SELECT error FROM message_sends")
+    assert (ended["error"], dict(acp_server.counts)) == (BROKEN_OFF, {"message/send": 1})
+    assert "Traceback" not in server.output()
 
 
 async def _until_told(resources: Resources) -> None:

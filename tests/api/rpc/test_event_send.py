@@ -23,6 +23,7 @@ from tests.support.api import (
     told_agent,
 )
 from tests.support.authz import ScriptedAuthz
+from tests.support.messages import told_task
 
 
 @pytest.mark.parametrize("by", ["task_id", "task_name"])
@@ -136,6 +137,23 @@ async def test_a_closed_task_takes_no_event(
     assert dict(acp_server.counts) == {"task/create": 1}
 
 
+async def test_an_interrupted_task_runs_again_with_its_next_event(
+    client: httpx2.AsyncClient, agent: Json, acp_server: AcpServer
+) -> None:
+    task = await create_task(client, agent)
+    await rpc(client, agent, "task/interrupt", {"task_id": task["id"]})
+
+    await rpc(client, agent, "event/send", {"task_id": task["id"], "content": TEXT})
+
+    sent = acp_server.requests[-1]
+    read = (await client.get(f"/tasks/{task['id']}")).json()
+    assert (sent.method, told_task(sent)["status"], read["status"]) == (
+        "event/send",
+        "RUNNING",
+        "RUNNING",
+    )
+
+
 async def test_another_agents_task_takes_no_event(client: httpx2.AsyncClient, agent: Json) -> None:
     task = await create_task(client, agent)
     other = await register(client, name="other")
@@ -195,9 +213,6 @@ async def test_invalid_params_are_named_without_the_content(
         ("sync", "task/cancel", "Unsupported method: task/cancel for an agent of type sync"),
         ("async", "message/send", "Unsupported method: message/send for an agent of type async"),
         ("agentic", "message/send", "Unsupported method: message/send for an agent of type agentic"),
-        ("sync", "message/send", "Unsupported method: message/send is not implemented yet"),
-        ("async", "task/cancel", "Unsupported method: task/cancel is not implemented yet"),
-        ("agentic", "task/interrupt", "Unsupported method: task/interrupt is not implemented yet"),
     ],
 )
 async def test_a_method_that_does_not_fit_the_agent_is_refused(

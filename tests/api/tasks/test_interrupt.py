@@ -1,4 +1,4 @@
-"""POST /tasks/{id}/interrupt: the task stays open."""
+"""POST /tasks/{id}/interrupt: the task stays open, and runs again with its next input."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from agentex.errors import BadRequest, NotFound
 from agentex.ids import new_id
 from agentex.resources import Resources
 from agentex.runs.models import RunStatus
-from agentex.tasks.models import TaskStatus
-from agentex.tasks.service import interrupt
+from agentex.tasks.models import Task, TaskStatus
+from agentex.tasks.service import interrupt, resume
 from tests.api.ledger.stage import add_agent, add_run, add_task, read_run
 from tests.api.tasks.wire import with_agent
 from tests.support.api import TEXT, Json, create_task, problem, rpc
@@ -96,3 +96,18 @@ async def test_a_task_that_is_closed_meanwhile_stays_closed(client: httpx2.Async
 
         assert (closed.status_code, interrupted.status_code in {200, 400}) == (200, True)
         assert (await client.get(path)).json()["status"] == "COMPLETED"
+
+
+async def test_an_interrupted_task_runs_again_when_it_is_resumed_and_only_then(resources: Resources) -> None:
+    task = await add_task(resources, await add_agent(resources))
+
+    async def resumed() -> Task | None:
+        async with resources.db.begin() as session:
+            return await resume(session, resources.hooks, task.id)
+
+    async with resources.db.begin() as session:
+        await interrupt(session, resources.hooks, task.id, "stop")
+    first, second = await resumed(), await resumed()
+
+    assert first is not None
+    assert (first.status, first.status_reason, second) == (TaskStatus.RUNNING, None, None)

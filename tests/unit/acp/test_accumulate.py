@@ -166,3 +166,20 @@ def test_partial_contents_are_what_came_before_the_break():
     for update in [full(0, text("whole")), *words(1, "hal", "f")]:
         accumulator.add(update)
     assert accumulator.partial_contents() == [said("whole"), said("half")]
+
+
+def test_each_update_tells_its_message_also_where_the_agent_leaves_it_out():
+    accumulator = Accumulator()
+    updates = [start(None, text("")), delta(None, "text", text_delta="a"), full(None, text("b")), done(0)]
+    assert [accumulator.add(one) for one in updates] == [0, 0, 1, 0]
+    assert (accumulator.indexes, accumulator.is_done(0), accumulator.is_done(7)) == ([0, 1], True, False)
+
+
+def test_one_message_is_read_while_others_go_on():
+    accumulator = Accumulator()
+    for one in [*words(0, "a", "b"), delta(1, "data", data_delta="{")]:
+        accumulator.add(one)
+    assert accumulator.content(0) == said("ab")
+    assert accumulator.content(1, partial=True) == DataContent(author=Author.AGENT, data={"unfinished": "{"})
+    with pytest.raises(AgentProtocolError):
+        accumulator.content(1)

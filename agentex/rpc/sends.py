@@ -1,0 +1,350 @@
+"""message/send in the database: how it is opened, its messages, its end, and what a repeat finds.
+
+Each is one statement: one round trip, and nothing is held while an agent is at work.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+from uuid import UUID
+
+from sqlalchemy import RowMapping
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from agentex.database import Database, JsonObject, rows
+from agentex.idempotency import KEY_WINDOW_SECONDS, LOCK_SQL, REMEMBER_SQL, Repeat, remembered_with
+from agentex.ids import first_id_of, new_id
+from agentex.messages.models import MessageRead, StreamingStatus
+from agentex.notices import CHANNEL
+from agentex.tasks.models import OPEN_STATUSES, TaskRead
+
+# In a transaction of the caller's, or as one of its own on the database.
+Session: TypeAlias = AsyncSession | Database
+# A process that was stopped for a moment, or whose Postgres was away, gets to renew its claims first.
+LAPSE_GRACE_SECONDS = 4.0
+SETTLED_AT_ONCE = 1_000
+OUTCOME_UNKNOWN = (
+    "the process that read the agent's answer has gone; whether the agent did the work is not known, "
+    "so the message is not sent again"
+)
+_OPEN = ", ".join(f"'{status}'" for status in sorted(OPEN_STATUSES))
+
+
+@dataclass(frozen=True)
+class NewSend:
+    """A message for an agent's task; the task is made with it unless it is there."""
+
+    id: UUID
+    account_id: str
+    owner: str
+    agent_id: UUID
+    task_id: UUID
+    task_is_new: bool
+    # Of a new task.
+    task_name: str | None
+    task_params: JsonObject | None
+    # The user's message, as JSON.
+    content: str
+    claim_seconds: float
+
+
+@dataclass(frozen=True)
+class AgentMessage:
+    """A message of the agent's answer as it is to be stored; content is JSON."""
+
+    id: UUID
+    content: str
+
+
+@dataclass(frozen=True)
+class Times:
+    """When a message was made and last written."""
+
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a message/send ended: with an error, or with these messages of the agent."""
+
+    error: str | None
+    message_ids: list[UUID]
+
+
+async def open_send(session: Session, new: NewSend, repeat: Repeat) -> TaskRead | None:
+    """Store the user's message, and the task if it is new; with it what makes a repeat known.
+
+    None when nothing was made: the agent was deleted, the task closed or its name taken since.
+    """
+    made = await rows(
+        session,
+        _OPEN_IN_NEW_TASK_SQL if new.task_is_new else _OPEN_IN_TASK_SQL,
+        send_id=new.id,
+        message_id=new_id(),
+        account_id=new.account_id,
+        agent_id=new.agent_id,
+        task_id=new.task_id,
+        content=new.content,
+        claim=new.claim_seconds,
+        **(
+            {"owner": new.owner, "name": new.task_name, "params": _json(new.task_params)}
+            if new.task_is_new
+            else {}
+        ),
+        **remembered_with(repeat, {"message_send": str(new.id)}),
+    )
+    return _task(made[0]) if made else None
+
+
+async def reopen_unsent(session: Session, send_id: UUID, *, claim_seconds: float) -> UUID | None:
+    """Take up a message/send that the agent certainly has not begun; returns its task, None for any other."""
+    found = await rows(
+        session,
+        """
+        UPDATE message_sends SET ended_at = NULL, error = NULL, unsent = false,
+            claimed_until = clock_timestamp() + make_interval(secs => :claim)
+        WHERE id = :send_id AND unsent RETURNING task_id
+        """,
+        send_id=send_id,
+        claim=claim_seconds,
+    )
+    return found[0]["task_id"] if found else None
+
+
+async def renew(session: Session, send_id: UUID, *, claim_seconds: float) -> None:
+    """The answer is still being read."""
+    await rows(
+        session,
+        """
+        UPDATE message_sends SET claimed_until = clock_timestamp() + make_interval(secs => :claim)
+        WHERE id = :send_id AND ended_at IS NULL
+        """,
+        send_id=send_id,
+        claim=claim_seconds,
+    )
+
+
+async def add_message(
+    session: Session, send_id: UUID, message: AgentMessage, status: StreamingStatus
+) -> Times | None:
+    """A message of the agent that has just begun; None when the task has been deleted."""
+    made = await rows(
+        session,
+        """
+        WITH send AS (
+            UPDATE message_sends SET message_ids = message_ids || CAST(:message_id AS uuid)
+            WHERE id = :send_id RETURNING account_id, task_id
+        )
+        INSERT INTO messages (id, account_id, task_id, content, streaming_status, created_at, updated_at)
+        SELECT :message_id, account_id, task_id, CAST(:content AS jsonb), :status, now.now, now.now
+        FROM send, (SELECT clock_timestamp() AS now) now
+        RETURNING created_at, updated_at
+        """,
+        send_id=send_id,
+        message_id=message.id,
+        content=message.content,
+        status=status,
+    )
+    return Times(**made[0]) if made else None
+
+
+async def complete_message(session: Session, message: AgentMessage) -> Times | None:
+    """A message of the agent that is complete; None when it has been deleted."""
+    written = await rows(
+        session,
+        """
+        UPDATE messages SET content = CAST(:content AS jsonb), streaming_status = 'DONE',
+            updated_at = clock_timestamp()
+        WHERE id = :message_id RETURNING created_at, updated_at
+        """,
+        message_id=message.id,
+        content=message.content,
+    )
+    return Times(**written[0]) if written else None
+
+
+@dataclass(frozen=True)
+class End:
+    """How a message/send ends: all messages in order, and those that are not stored whole yet."""
+
+    message_ids: list[UUID]
+    unstored: list[AgentMessage]
+    error: str | None = None
+    unsent: bool = False
+
+
+async def end_send(session: Session, send_id: UUID, end: End) -> dict[UUID, Times] | None:
+    """Write the end, and tell those who wait for it; None when the task has been deleted."""
+    messages = ",".join(
+        f'{{"id":"{message.id}","place":{place},"content":{message.content}}}'
+        for place, message in enumerate(end.unstored)
+    )
+    found = await rows(
+        session,
+        _END_SQL,
+        send_id=send_id,
+        message_ids=end.message_ids,
+        messages=f"[{messages}]",
+        error=end.error,
+        unsent=end.unsent,
+    )
+    if not found:
+        return None
+    return {row["id"]: Times(row["created_at"], row["updated_at"]) for row in found if row["id"] is not None}
+
+
+async def await_end(session: Session, send_id: UUID) -> float | None:
+    """Have its end notified: how many seconds its claim has left, None when it has ended (or is gone)."""
+    found = await rows(
+        session,
+        """
+        UPDATE message_sends SET awaited = true WHERE id = :send_id AND ended_at IS NULL
+        RETURNING extract(epoch FROM claimed_until - clock_timestamp())::float8 AS seconds
+        """,
+        send_id=send_id,
+    )
+    return found[0]["seconds"] if found else None
+
+
+async def read_end(session: Session, send_id: UUID) -> Ended | None:
+    """How it ended; None when it has not, or when it went with its task."""
+    found = await rows(
+        session,
+        "SELECT error, message_ids FROM message_sends WHERE id = :send_id AND ended_at IS NOT NULL",
+        send_id=send_id,
+    )
+    return Ended(**found[0]) if found else None
+
+
+async def settle_lapsed(session: Session, send_id: UUID | None = None) -> int:
+    """End those whose process has gone (or this one), and their messages; returns how many it ended."""
+    found = await rows(
+        session,
+        _SETTLE_SQL,
+        send_id=send_id,
+        error=OUTCOME_UNKNOWN,
+        grace=LAPSE_GRACE_SECONDS,
+        limit=SETTLED_AT_ONCE,
+    )
+    return len(found)
+
+
+async def read_messages(session: Session, message_ids: Sequence[UUID]) -> list[MessageRead]:
+    """The messages of an answer, in its order; those that were deleted since are left out."""
+    found = await rows(
+        session,
+        """
+        SELECT m.id, m.task_id, m.content::text AS content, m.streaming_status, m.created_at, m.updated_at
+        FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS i (id, place) JOIN messages m ON m.id = i.id
+        ORDER BY i.place
+        """,
+        ids=list(message_ids),
+    )
+    return [MessageRead.model_validate({**row, "content": json.loads(row["content"])}) for row in found]
+
+
+async def forget_old_sends(session: Session, now: datetime) -> None:
+    """Delete those that no repeat can ask for any more: their ids are in the order of their making."""
+    first_kept = first_id_of(datetime.fromtimestamp(now.timestamp() - KEY_WINDOW_SECONDS, tz=now.tzinfo))
+    await rows(
+        session,
+        "DELETE FROM message_sends WHERE id < :first_kept AND ended_at IS NOT NULL",
+        first_kept=first_kept,
+    )
+
+
+_TASK_COLUMNS = """
+    id, name, status, status_reason, created_at, updated_at, cleaned_at, params::text AS params,
+    task_metadata::text AS task_metadata
+"""
+# Everything hangs on `held`, so that nothing else is locked before it.
+_OPEN_SQL = f"""
+    WITH held AS MATERIALIZED ({LOCK_SQL}), task AS ({{task}}), message AS (
+        INSERT INTO messages (id, account_id, task_id, content, streaming_status, created_at, updated_at)
+        SELECT :message_id, account_id, id, CAST(:content AS jsonb), 'DONE', clock_timestamp(),
+            clock_timestamp()
+        FROM task
+    ), send AS (
+        INSERT INTO message_sends (id, account_id, task_id, claimed_until, awaited, unsent)
+        SELECT :send_id, account_id, id, clock_timestamp() + make_interval(secs => :claim), false, false
+        FROM task
+    ), entry AS ({REMEMBER_SQL} FROM task)
+    SELECT {_TASK_COLUMNS} FROM task
+"""
+_OPEN_IN_NEW_TASK_SQL = _OPEN_SQL.format(
+    task="""
+        INSERT INTO tasks (id, account_id, owner, agent_id, name, status, params, created_at, updated_at)
+        SELECT :task_id, a.account_id, :owner, a.id, :name, 'RUNNING', CAST(:params AS jsonb), now.now,
+            now.now
+        FROM agents a, held, (SELECT clock_timestamp() AS now) now
+        WHERE a.id = :agent_id AND a.account_id = :account_id AND a.deleted_at IS NULL
+        ON CONFLICT (account_id, name) DO NOTHING
+        RETURNING *
+    """
+)
+_OPEN_IN_TASK_SQL = _OPEN_SQL.format(
+    task=f"""
+        SELECT t.* FROM tasks t JOIN agents a ON a.id = t.agent_id, held
+        WHERE t.id = :task_id AND t.account_id = :account_id AND t.status IN ({_OPEN})
+            AND a.id = :agent_id AND a.deleted_at IS NULL
+    """
+)
+_END_SQL = f"""
+    WITH ended AS (
+        UPDATE message_sends SET ended_at = clock_timestamp(), message_ids = CAST(:message_ids AS uuid[]),
+            error = :error, unsent = :unsent
+        WHERE id = :send_id RETURNING id, account_id, task_id, awaited
+    ), stored AS (
+        INSERT INTO messages (id, account_id, task_id, content, streaming_status, created_at, updated_at)
+        SELECT m.id, ended.account_id, ended.task_id, m.content, 'DONE',
+            statement_timestamp() + make_interval(secs => m.place / 1000000.0), statement_timestamp()
+        FROM ended, jsonb_to_recordset(CAST(:messages AS jsonb)) AS m (id uuid, place int, content jsonb)
+        ON CONFLICT (id) DO UPDATE SET content = excluded.content, streaming_status = 'DONE',
+            updated_at = clock_timestamp()
+        RETURNING id, created_at, updated_at
+    )
+    SELECT stored.*,
+        CASE WHEN ended.awaited THEN pg_notify('{CHANNEL}', 'message_send:' || ended.id)::text END AS told
+    FROM ended LEFT JOIN stored ON true
+"""
+_SETTLE_SQL = f"""
+    WITH lapsed AS (
+        SELECT id, message_ids FROM message_sends
+        WHERE ended_at IS NULL AND claimed_until < clock_timestamp() - make_interval(secs => :grace)
+            AND (CAST(:send_id AS uuid) IS NULL OR id = CAST(:send_id AS uuid))
+        ORDER BY id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
+    ), ended AS (
+        UPDATE message_sends s SET ended_at = clock_timestamp(), error = :error
+        FROM lapsed WHERE s.id = lapsed.id RETURNING s.id, s.awaited
+    ), closed AS (
+        UPDATE messages SET streaming_status = 'DONE', updated_at = clock_timestamp()
+        WHERE id IN (SELECT unnest(message_ids) FROM lapsed) AND streaming_status = 'IN_PROGRESS'
+    )
+    SELECT id, CASE WHEN awaited THEN pg_notify('{CHANNEL}', 'message_send:' || id)::text END AS told
+    FROM ended
+"""
+
+
+def notice_key(send_id: UUID) -> str:
+    """What is notified when this message/send has ended and somebody waits."""
+    return f"message_send:{send_id}"
+
+
+def _json(value: JsonObject | None) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+def _task(row: RowMapping) -> TaskRead:
+    params, metadata = row["params"], row["task_metadata"]
+    return TaskRead.model_validate(
+        {
+            **row,
+            "params": json.loads(params) if params else None,
+            "task_metadata": json.loads(metadata) if metadata else None,
+        }
+    )
