@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
 from agentex.agents.api import router as agents_router
+from agentex.checkpoints.api import router as checkpoints_router
 from agentex.collector import keep_modules
 from agentex.hooks import fill_hooks
 from agentex.messages.api import router as messages_router
@@ -26,8 +27,10 @@ from agentex.rpc.api import router as rpc_router
 from agentex.runs.api import router as runs_router
 from agentex.schedules.api import router as schedules_router
 from agentex.settings import Settings
+from agentex.spans.api import router as spans_router
 from agentex.tasks.api import router as tasks_router
 from agentex.telemetry.logs import configure_logs
+from agentex.trackers.api import router as trackers_router
 from agentex.web.bodies import refuse_unstorable_json
 from agentex.web.edge import Edge
 from agentex.web.health import router as health_router
@@ -135,6 +138,8 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _add_routers(app: FastAPI, settings: Settings) -> None:
     for router in (health_router, agents_router, rpc_router, tasks_router, messages_router, runs_router):
+        app.include_router(router)
+    for router in (spans_router, trackers_router, checkpoints_router):
         app.include_router(router)
     if settings.enable_agent_run_schedules:
         app.include_router(schedules_router)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import case, func
+from sqlalchemy import CTE, case, column, func, table, text
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
@@ -16,9 +17,16 @@ from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, Resourc
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject
 from agentex.errors import BadRequest, NotFound
-from agentex.ids import new_id, parse_id
+from agentex.ids import UUID7_SQL, new_id, parse_id
 from agentex.resources import ClosedTask, Hooks, Resources
 from agentex.tasks.models import OPEN_STATUSES, Task, TaskRead, TaskReadWithAgents, TaskStatus
+
+
+# The slice above has the model (trackers/models.py).
+_TRACKERS = table(
+    "trackers",
+    *[column(name) for name in ("id", "account_id", "agent_id", "task_id", "created_at", "updated_at")],
+)
 
 
 @dataclass(frozen=True)
@@ -78,10 +86,21 @@ async def create_or_get(
             ),
         },
     ).returning(Task)
-    task = (await session.exec(statement)).scalar_one()
+    task = await _with_tracker(session, statement.cte("made"))
     if task.agent_id != agent.id:
         raise BadRequest(f"task {task.name!r} belongs to another agent; choose another name")
     return task
+
+
+async def _with_tracker(session: AsyncSession, made: CTE) -> Task:
+    """Carry a task's upsert out, and in the same statement give the task its agent's tracker."""
+    first = select(
+        text(UUID7_SQL), made.c.account_id, made.c.agent_id, made.c.id, made.c.created_at, made.c.created_at
+    )
+    columns = ["id", "account_id", "agent_id", "task_id", "created_at", "updated_at"]
+    tracked = insert(_TRACKERS).from_select(columns, first).on_conflict_do_nothing().cte("tracked")
+    statement = select(aliased(Task, made)).add_cte(tracked)
+    return (await session.exec(statement, execution_options={"populate_existing": True})).one()
 
 
 async def find(session: AsyncSession, principal: Principal, task_id: str | UUID) -> Task:
