@@ -35,8 +35,10 @@ _HOLD_SQL = """
 _PUT_SQL = f"""
     WITH {_HOLD_SQL},
     blobs AS (
-        INSERT INTO checkpoint_blobs (account_id, thread_id, checkpoint_ns, channel, version, task_id, type, blob)
-        SELECT :account_id, :thread_id, :checkpoint_ns, b.channel, b.version, CAST(:task_id AS uuid), b.type, b.blob
+        INSERT INTO checkpoint_blobs (account_id, thread_id, checkpoint_ns, channel, version, task_id, type,
+            blob)
+        SELECT :account_id, :thread_id, :checkpoint_ns, b.channel, b.version, CAST(:task_id AS uuid), b.type,
+            b.blob
         FROM thread, unnest(CAST(:channels AS text[]), CAST(:versions AS text[]), CAST(:types AS text[]),
             CAST(:blobs AS bytea[])) AS b (channel, version, type, blob)
         ORDER BY b.channel, b.version
@@ -53,8 +55,8 @@ _PUT_SQL = f"""
 _WRITES_SQL = f"""
     WITH {_HOLD_SQL},
     written AS (
-        INSERT INTO checkpoint_writes (account_id, thread_id, checkpoint_ns, checkpoint_id, graph_task_id, idx,
-            task_id, task_path, channel, type, blob)
+        INSERT INTO checkpoint_writes (account_id, thread_id, checkpoint_ns, checkpoint_id, graph_task_id,
+            idx, task_id, task_path, channel, type, blob)
         SELECT :account_id, :thread_id, :checkpoint_ns, :checkpoint_id, w.graph_task_id, w.idx,
             CAST(:task_id AS uuid), w.task_path, w.channel, w.type, w.blob
         FROM thread, unnest(CAST(:graph_task_ids AS text[]), CAST(:indexes AS int[]),

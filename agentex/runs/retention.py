@@ -20,7 +20,7 @@ from agentex.ids import first_id_of, run_task_id
 from agentex.resources import Resources
 from agentex.telemetry.metrics import RUNS_FORGOTTEN
 
-# Runs, events, messages and so on that one transaction removes of each, so that the sweep is not held up for long.
+# Runs, and rows of each table behind a task, that one transaction removes: the sweep is not held up for long.
 FORGET_AT_ONCE = 5_000
 
 # Subqueries for a value: each is one look into an index, which a join need not be. Postgres guesses one half

@@ -21,7 +21,6 @@ from agentex.ids import UUID7_SQL, new_id, parse_id
 from agentex.resources import ClosedTask, Hooks, Resources
 from agentex.tasks.models import OPEN_STATUSES, Task, TaskRead, TaskReadWithAgents, TaskStatus
 
-
 # The slice above has the model (trackers/models.py).
 _TRACKERS = table(
     "trackers",
