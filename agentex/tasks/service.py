@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, case, column, func, table, text
+from sqlalchemy import CTE, ColumnClause, Uuid, case, func, literal_column, table
+from sqlalchemy import select as select_columns
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 from sqlmodel import col, select, update
@@ -22,10 +24,8 @@ from agentex.resources import ClosedTask, Hooks, Resources
 from agentex.tasks.models import OPEN_STATUSES, Task, TaskRead, TaskReadWithAgents, TaskStatus
 
 # The slice above has the model (trackers/models.py).
-_TRACKERS = table(
-    "trackers",
-    *[column(name) for name in ("id", "account_id", "agent_id", "task_id", "created_at", "updated_at")],
-)
+_TRACKER_COLUMNS = ("id", "account_id", "agent_id", "task_id", "created_at", "updated_at")
+_TRACKERS = table("trackers", *[ColumnClause[Any](name) for name in _TRACKER_COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,10 @@ async def create_or_get(
 
 async def _with_tracker(session: AsyncSession, made: CTE) -> Task:
     """Carry a task's upsert out, and in the same statement give the task its agent's tracker."""
-    first = select(
-        text(UUID7_SQL), made.c.account_id, made.c.agent_id, made.c.id, made.c.created_at, made.c.created_at
-    )
-    columns = ["id", "account_id", "agent_id", "task_id", "created_at", "updated_at"]
-    tracked = insert(_TRACKERS).from_select(columns, first).on_conflict_do_nothing().cte("tracked")
+    at = made.c.created_at
+    new_id_column = literal_column(UUID7_SQL, Uuid())
+    first = select_columns(new_id_column, made.c.account_id, made.c.agent_id, made.c.id, at, at)
+    tracked = insert(_TRACKERS).from_select(_TRACKER_COLUMNS, first).on_conflict_do_nothing().cte("tracked")
     statement = select(aliased(Task, made)).add_cte(tracked)
     return (await session.exec(statement, execution_options={"populate_existing": True})).one()
 

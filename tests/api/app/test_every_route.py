@@ -28,20 +28,20 @@ RPC: list[Json] = [
 ]
 ONE_SCHEDULE = "/agents/{agent_id}/schedules/{schedule_id}"
 NAMED_SCHEDULE = "/agents/{agent_id}/schedules/name/{name}"
+CHECKPOINTS: dict[str, Json] = {
+    "get-tuple": {},
+    "list": {},
+    "put": {"checkpoint_id": "c", "checkpoint": {}},
+    "put-writes": {"checkpoint_id": "c", "writes": []},
+    "delete-thread": {},
+}
+THREADS = ("{task_id}", "a thread of the account")
 # Bodies with which a route answers 200; a route that is not named here needs none.
 BODIES: dict[str, list[Json]] = {
     "POST /agents/register": [registration(name="another"), registration(name="{name}", acp_type="sync")],
     "POST /agents/{agent_id}/rpc": RPC,
     "POST /agents/name/{name}/rpc": RPC,
     "POST /messages": [{"task_id": "{task_id}", "content": TEXT | {"author": "agent"}}],
-    "POST /agents/{agent_id}/schedules": [
-        {"name": "another", "interval_seconds": 3_600, "initial_input": INPUT}
-    ],
-    **{f"PATCH {path}": [{"description": "changed"}] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
-    **{f"POST {path}/skip": [INSTANT] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
-    **{f"POST {path}/unskip": [SKIPPED] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
-}
-BODIES |= {
     "POST /spans": [
         {"name": "s", "trace_id": "t", "start_time": "2026-01-01T00:00:00Z", "task_id": "{task_id}"},
         {"name": "s", "trace_id": "t", "start_time": "2026-01-01T00:00:00Z"},
@@ -49,17 +49,15 @@ BODIES |= {
     "PATCH /spans/{span_id}": [{"name": "changed"}, {"task_id": "{task_id}"}],
     "PUT /tracker/{tracker_id}": [{"status": "working"}],
     **{
-        f"POST /checkpoints/{verb}": [
-            {"thread_id": thread} | body for thread in ("{task_id}", "a thread of the account")
-        ]
-        for verb, body in {
-            "get-tuple": {},
-            "list": {},
-            "put": {"checkpoint_id": "c", "checkpoint": {}},
-            "put-writes": {"checkpoint_id": "c", "writes": []},
-            "delete-thread": {},
-        }.items()
+        f"POST /checkpoints/{verb}": [{"thread_id": thread, **body} for thread in THREADS]
+        for verb, body in CHECKPOINTS.items()
     },
+    "POST /agents/{agent_id}/schedules": [
+        {"name": "another", "interval_seconds": 3_600, "initial_input": INPUT}
+    ],
+    **{f"PATCH {path}": [{"description": "changed"}] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
+    **{f"POST {path}/skip": [INSTANT] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
+    **{f"POST {path}/unskip": [SKIPPED] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
 }
 # What is answered without a body.
 EMPTY = {"/checkpoints/put-writes", "/checkpoints/delete-thread"}
@@ -161,8 +159,7 @@ async def test_permission_is_asked_while_no_transaction_is_open(
     answer = await asked.of(client, world)
 
     assert answer.status_code == (204 if asked.path in EMPTY else 200), answer.text
-    told = answer.json() if answer.content else None
-    assert not isinstance(told, dict) or told.get("error") is None
+    assert not answer.content or '"error":' not in answer.text or answer.json()["error"] is None
     assert seen
     assert seen == [[]] * len(seen)
 

@@ -390,20 +390,16 @@ async def test_an_invalid_field_is_named_without_the_state(
 async def test_indexes_find_a_thread_among_many(client: httpx2.AsyncClient, resources: Resources) -> None:
     await put(client, "1", checkpoint=checkpoint("1", c="1"), blobs=[blob("c", "1", b"x")])
     await put_writes(client, write("c", 0, b"x"))
-    many = "FROM generate_series(1, 2000) n"
-    for sql in (
-        "INSERT INTO checkpoints SELECT account_id, 't' || n % 20, '', n::text, NULL, NULL, checkpoint, "
-        f"checkpoint_metadata, created_at {many}, checkpoints",
-        f"INSERT INTO checkpoint_blobs SELECT account_id, 't' || n % 20, '', 'c', n::text {many}, checkpoint_blobs",
-        f"INSERT INTO checkpoint_writes SELECT account_id, 't' || n % 20, '', n::text, 's', 0 {many}, "
-        "checkpoint_writes",
-    ):
-        columns = {
-            "checkpoint_blobs": ", NULL, type, blob",
-            "checkpoint_writes": ", NULL, '', channel, type, blob",
-        }
-        table = sql.split()[2]
-        await fetch(resources, sql.replace(f" {many}", f"{columns.get(table, '')} {many}"))
+    for table, columns in {
+        "checkpoints": "n::text, NULL, NULL, checkpoint, checkpoint_metadata, created_at",
+        "checkpoint_blobs": "'c', n::text, NULL, type, blob",
+        "checkpoint_writes": "n::text, 's', 0, NULL, '', channel, type, blob",
+    }.items():
+        numbered = f"{table}, generate_series(1, 2000) n"
+        await fetch(
+            resources,
+            f"INSERT INTO {table} SELECT account_id, 't' || n % 20, '', {columns} FROM {numbered}",  # noqa: S608
+        )
         await fetch(resources, f"ANALYZE {table}")
     with statements(resources) as sent:
         await post(client, "get-tuple", thread_id="t3")

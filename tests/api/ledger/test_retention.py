@@ -390,7 +390,7 @@ async def trace(resources: Resources, task_id: UUID, *, days: float) -> None:
 
 
 async def left(resources: Resources) -> list[int]:
-    found = [await fetch(resources, f"SELECT count(*) AS n FROM {table}") for table in TRACES]
+    found = [await fetch(resources, f"SELECT count(*) AS n FROM {table}") for table in TRACES]  # noqa: S608
     return [one[0]["n"] for one in found]
 
 
@@ -407,7 +407,7 @@ async def test_a_task_that_is_worked_in_stays(resources: Resources, agent: Agent
     task_id = await converse(resources, await old_run(resources, agent))
     await trace(resources, task_id, days=OLD)
     column = "updated_at" if table == "spans" else "created_at"
-    await fetch(resources, f"UPDATE {table} SET {column} = :at", at=ago(YOUNG))
+    await fetch(resources, f"UPDATE {table} SET {column} = :at", at=ago(YOUNG))  # noqa: S608
 
     await forget_old_runs(resources)
 
@@ -421,8 +421,8 @@ async def test_a_task_with_many_spans_goes_in_rounds(
     await trace(resources, await converse(resources, await old_run(resources, agent)), days=OLD)
     await fetch(
         resources,
-        """INSERT INTO spans SELECT account_id, n::text, owner, task_id, 't', NULL, 'n', start_time, NULL, NULL,
-            NULL, NULL, created_at, updated_at FROM generate_series(1, 4) n, spans""",
+        """INSERT INTO spans SELECT account_id, n::text, owner, task_id, 't', NULL, 'n', start_time, NULL,
+            NULL, NULL, NULL, created_at, updated_at FROM generate_series(1, 4) n, spans""",
     )
 
     rounds = [(await forget_old_runs(resources), (await left(resources))[0]) for _ in range(2)]

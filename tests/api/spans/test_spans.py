@@ -290,8 +290,8 @@ async def test_indexes_serve_the_lists(client: httpx2.AsyncClient, resources: Re
         resources,
         """
         INSERT INTO spans SELECT account_id, n::text, owner, CASE WHEN n % 10 = 0 THEN task_id END,
-            't' || n % 100, NULL, name, start_time + n * interval '1 s', NULL, input, output, data, created_at,
-            updated_at
+            't' || n % 100, NULL, name, start_time + n * interval '1 s', NULL, input, output, data,
+            created_at, updated_at
         FROM generate_series(1, 3000) n, spans
         """,
     )
