@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
 from agentex.agents.api import router as agents_router
+from agentex.checkpoints.api import router as checkpoints_router
 from agentex.collector import keep_modules
 from agentex.hooks import fill_hooks
 from agentex.messages.api import router as messages_router
@@ -30,8 +31,10 @@ from agentex.schedules.api import router as schedules_router
 from agentex.settings import Settings
 from agentex.snapshots.api import restore_router
 from agentex.snapshots.api import router as snapshots_router
+from agentex.spans.api import router as spans_router
 from agentex.tasks.api import router as tasks_router
 from agentex.telemetry.logs import configure_logs
+from agentex.trackers.api import router as trackers_router
 from agentex.web.bodies import body_limit, refuse_unstorable_json
 from agentex.web.edge import Edge
 from agentex.web.health import router as health_router
@@ -150,6 +153,8 @@ def _add_routers(app: FastAPI, settings: Settings) -> None:
         app.include_router(router)
     app.include_router(snapshots_router)
     app.include_router(restore_router, max_body_size=settings.max_snapshot_bytes)
+    for router in (spans_router, trackers_router, checkpoints_router):
+        app.include_router(router)
     if settings.enable_agent_run_schedules:
         app.include_router(schedules_router)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlmodel import SQLModel
 
 from agentex.agents.models import Agent
+from agentex.checkpoints.models import Checkpoint, CheckpointBlob, CheckpointWrite
 from agentex.clocks.models import Clock
 from agentex.events.models import Event
 from agentex.idempotency import IdempotencyEntry
@@ -12,10 +13,15 @@ from agentex.messages.models import Message
 from agentex.rpc.models import MessageSend
 from agentex.runs.models import Run
 from agentex.schedules.models import Schedule, ScheduleClock, ScheduleRevision, ScheduleTotals
+from agentex.spans.models import Span
 from agentex.tasks.models import Task
+from agentex.trackers.models import Tracker
 
 TABLES = (
     Agent,
+    Checkpoint,
+    CheckpointBlob,
+    CheckpointWrite,
     Clock,
     Event,
     IdempotencyEntry,
@@ -26,6 +32,8 @@ TABLES = (
     ScheduleClock,
     ScheduleRevision,
     ScheduleTotals,
+    Span,
     Task,
+    Tracker,
 )
 METADATA = SQLModel.metadata

@@ -16,7 +16,21 @@ MESSAGE_CHARACTERS = 300
 SHOWN_ERRORS = 10
 # Prompts, parameters and outputs: what stands below these is never quoted.
 _PRIVATE = frozenset(
-    {"content", "initial_input", "params", "task_params", "task_metadata", "registration_metadata", "data"}
+    {
+        "content",
+        "initial_input",
+        "params",
+        "task_params",
+        "task_metadata",
+        "registration_metadata",
+        "data",
+        "input",
+        "output",
+        "checkpoint",
+        "metadata",
+        "filter_metadata",
+        "blob",
+    }
 )
 _PLACES = frozenset({"body", "query", "path", "header"})
 

@@ -17,7 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.database import Database, JsonObject, rows
 from agentex.idempotency import KEY_WINDOW_SECONDS, LOCK_SQL, REMEMBER_SQL, Repeat, remembered_with
-from agentex.ids import first_id_of, new_id
+from agentex.ids import UUID7_SQL, first_id_of, new_id
 from agentex.messages.models import MessageRead, StreamingStatus
 from agentex.notices import CHANNEL
 from agentex.tasks.models import OPEN_STATUSES, TaskRead
@@ -273,9 +273,13 @@ _OPEN_SQL = f"""
         INSERT INTO message_sends (id, account_id, task_id, claimed_until, awaited, unsent)
         SELECT :send_id, account_id, id, clock_timestamp() + make_interval(secs => :claim), false, false
         FROM task
-    ), entry AS ({REMEMBER_SQL} FROM task)
+    ), entry AS ({REMEMBER_SQL} FROM task){{tracked}}
     SELECT {_TASK_COLUMNS} FROM task
 """
+_TRACKED_SQL = f""", tracked AS (
+        INSERT INTO trackers (id, account_id, agent_id, task_id, created_at, updated_at)
+        SELECT {UUID7_SQL}, account_id, agent_id, id, created_at, created_at FROM task
+    )"""
 _OPEN_IN_NEW_TASK_SQL = _OPEN_SQL.format(
     task="""
         INSERT INTO tasks (id, account_id, owner, agent_id, name, status, params, created_at, updated_at)
@@ -285,14 +289,16 @@ _OPEN_IN_NEW_TASK_SQL = _OPEN_SQL.format(
         WHERE a.id = :agent_id AND a.account_id = :account_id AND a.deleted_at IS NULL
         ON CONFLICT (account_id, name) DO NOTHING
         RETURNING *
-    """
+    """,
+    tracked=_TRACKED_SQL,
 )
 _OPEN_IN_TASK_SQL = _OPEN_SQL.format(
     task=f"""
         SELECT t.* FROM tasks t JOIN agents a ON a.id = t.agent_id, held
         WHERE t.id = :task_id AND t.account_id = :account_id AND t.status IN ({_OPEN})
             AND a.id = :agent_id AND a.deleted_at IS NULL
-    """
+    """,
+    tracked="",
 )
 _END_SQL = f"""
     WITH ended AS (

@@ -1,4 +1,4 @@
-"""Retention: runs that ended long ago are forgotten, and with each the task, events and messages it made.
+"""Retention: runs that ended long ago are forgotten, and with each the task it made and what hangs on that.
 
 Nothing younger than AGENTEX_RUN_RETENTION_DAYS goes: a run stays while its task is spoken in. Nor does what
 others may need: an unfinished run, a task that another run uses, the row of an instant that a clock of its
@@ -20,7 +20,7 @@ from agentex.ids import first_id_of, run_task_id
 from agentex.resources import Resources
 from agentex.telemetry.metrics import RUNS_FORGOTTEN
 
-# Runs, events and messages that one transaction removes of each, so that the sweep is not held up for long.
+# Runs, and rows of each table behind a task, that one transaction removes: the sweep is not held up for long.
 FORGET_AT_ONCE = 5_000
 
 # Subqueries for a value: each is one look into an index, which a join need not be. Postgres guesses one half
@@ -31,7 +31,13 @@ _SPOKEN_SQL = """(
         (SELECT true FROM events e WHERE e.task_id = t.id AND e.created_at >= :cutoff LIMIT 1), false)
     OR coalesce(
         (SELECT true FROM messages m WHERE m.task_id = t.id AND m.updated_at >= :cutoff LIMIT 1), false)
+    OR coalesce(
+        (SELECT true FROM spans s WHERE s.task_id = t.id AND s.updated_at >= :cutoff LIMIT 1), false)
+    OR coalesce(
+        (SELECT true FROM checkpoints c WHERE c.task_id = t.id AND c.created_at >= :cutoff LIMIT 1), false)
 )"""
+# What hangs on a task and may be much; a tracker is one row, and goes with its task.
+_CONTENTS = ("events", "messages", "spans", "checkpoints", "checkpoint_blobs", "checkpoint_writes")
 _TASK_SPOKEN_SQL = f"coalesce((SELECT {_SPOKEN_SQL} FROM tasks t WHERE t.id = r.task_id), false)"
 _NOT_PASSED_SQL = """coalesce((
     SELECT true FROM schedule_clocks sc JOIN clocks c ON c.id = sc.clock_id
@@ -72,7 +78,7 @@ async def _forget(session: AsyncSession, cutoff: datetime) -> bool:
     run_ids = [row["id"] for row in old]
     made = [row["task_id"] for row in old if row["task_id"] == run_task_id(row["id"])]
     quiet = await _lock_quiet(session, made, run_ids, cutoff)
-    contents = [await _empty(session, table, quiet) for table in ("events", "messages")]
+    contents = [await _empty(session, table, quiet) for table in _CONTENTS]
     await rows(session, _FORGET_TASKS_SQL, ids=quiet)
     forgotten = await rows(session, _FORGET_RUNS_SQL, made=made, run_ids=run_ids)
     after_commit(session, partial(RUNS_FORGOTTEN.inc, len(forgotten)))
@@ -107,9 +113,9 @@ async def _empty(session: AsyncSession, table: str, task_ids: Sequence[UUID]) ->
     removed = await rows(
         session,
         f"""
-        DELETE FROM {table} WHERE id = ANY(ARRAY(
-            SELECT id FROM {table} WHERE task_id = ANY(CAST(:ids AS uuid[])) LIMIT :limit))
-        RETURNING id
+        DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+            SELECT ctid FROM {table} WHERE task_id = ANY(CAST(:ids AS uuid[])) LIMIT :limit))
+        RETURNING 1
         """,
         ids=list(task_ids),
         limit=FORGET_AT_ONCE,
@@ -117,11 +123,11 @@ async def _empty(session: AsyncSession, table: str, task_ids: Sequence[UUID]) ->
     return len(removed)
 
 
-_FORGET_TASKS_SQL = """
-    DELETE FROM tasks t WHERE t.id = ANY(CAST(:ids AS uuid[]))
-        AND NOT EXISTS (SELECT 1 FROM events e WHERE e.task_id = t.id)
-        AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.task_id = t.id)
-"""
+# Else a task's rows would all go at once, by its foreign keys, however many they are.
+_IS_EMPTY_SQL = " ".join(
+    f"AND NOT EXISTS (SELECT 1 FROM {table} c WHERE c.task_id = t.id)" for table in _CONTENTS
+)
+_FORGET_TASKS_SQL = f"DELETE FROM tasks t WHERE t.id = ANY(CAST(:ids AS uuid[])) {_IS_EMPTY_SQL}"
 # A run whose task must wait waits with it, else nobody would know afterwards that the task may go.
 _FORGET_RUNS_SQL = f"""
     DELETE FROM runs r WHERE r.id = ANY(CAST(:run_ids AS uuid[]))

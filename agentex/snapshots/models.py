@@ -8,13 +8,20 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
 from agentex.agents.models import AgentRead
+from agentex.checkpoints.models import Key, Namespace
+from agentex.database import JsonObject
 from agentex.events.models import EventRead
 from agentex.instants import Instant
 from agentex.messages.models import MessageRead
+from agentex.spans.models import SpanId, SpanRead
 from agentex.tasks.models import TaskRead
+from agentex.trackers.models import TrackerRead
 
 # A bigint of Postgres.
 _LARGEST_SEQUENCE_ID = 2**63 - 1
+
+# Bytes as Postgres writes and reads them in JSON.
+Bytes = Annotated[str, Field(pattern=r"^\\x([0-9a-f]{2})*$", description="Hexadecimal, behind a \\x")]
 
 
 class MessageEntry(MessageRead):
@@ -34,6 +41,61 @@ class EventEntry(EventRead):
     )
 
 
+class SpanEntry(SpanRead):
+    """A span: all its columns but the account."""
+
+    id: SpanId
+    owner: str = Field(max_length=512)
+    start_time: Instant
+    end_time: Instant | None = None
+    created_at: Instant
+    updated_at: Instant
+
+
+class TrackerEntry(TrackerRead):
+    """A tracker: all its columns but the account."""
+
+    created_at: Instant
+    updated_at: Instant
+
+
+class _OfThread(BaseModel):
+    thread_id: Key
+    checkpoint_ns: Namespace
+    task_id: UUID
+
+
+class CheckpointEntry(_OfThread):
+    """A checkpoint: all its columns but the account."""
+
+    checkpoint_id: Key
+    parent_checkpoint_id: Key | None = None
+    checkpoint: JsonObject
+    checkpoint_metadata: JsonObject
+    created_at: Instant
+
+
+class CheckpointBlobEntry(_OfThread):
+    """A channel's value at one version: all its columns but the account."""
+
+    channel: Key
+    version: Key
+    type: str
+    blob: Bytes | None = None
+
+
+class CheckpointWriteEntry(_OfThread):
+    """A pending write: all its columns but the account."""
+
+    checkpoint_id: Key
+    graph_task_id: Key
+    idx: Annotated[int, Field(ge=-(2**31), lt=2**31)]
+    task_path: str = ""
+    channel: Key
+    type: str | None = None
+    blob: Bytes
+
+
 class Snapshot(BaseModel):
     """A task and all that hangs on it. `task` and `agents` are for readers: they are not put back."""
 
@@ -44,6 +106,11 @@ class Snapshot(BaseModel):
     events: list[EventEntry] = Field(
         default=[], description="Oldest first; those of a cleaned task are empty"
     )
+    spans: list[SpanEntry] = Field(default=[], description="By when they began")
+    trackers: list[TrackerEntry] = []
+    checkpoints: list[CheckpointEntry] = []
+    checkpoint_blobs: list[CheckpointBlobEntry] = []
+    checkpoint_writes: list[CheckpointWriteEntry] = []
 
 
 class SnapshotRestore(Snapshot):
@@ -56,8 +123,11 @@ class SnapshotRestore(Snapshot):
 
     @model_validator(mode="after")
     def _has_parts(self) -> Self:
-        if self.model_fields_set <= {"task_id", "task", "agents", "more"}:
-            raise ValueError("has none of messages, events: give what the export had, empty lists too")
+        parts = SnapshotRestore.model_fields.keys() - {"task_id", "task", "agents", "more"}
+        if not self.model_fields_set & parts:
+            raise ValueError(
+                f"has none of {', '.join(sorted(parts))}: give what the export had, empty lists too"
+            )
         return self
 
 

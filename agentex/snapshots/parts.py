@@ -12,15 +12,19 @@ from typing import cast
 from sqlalchemy import Table
 from sqlmodel import SQLModel
 
+from agentex.checkpoints.models import Checkpoint, CheckpointBlob, CheckpointWrite
 from agentex.events.models import Event
 from agentex.messages.models import Message
+from agentex.spans.models import Span
+from agentex.trackers.models import Tracker
 
 
 @dataclass(frozen=True)
 class Part:
     """One table of what hangs on a task; every row has task_id and account_id.
 
-    order: columns that sort the rows of a task and tell any two apart; an index behind task_id has them.
+    order: columns that sort the rows of a task and tell any two apart; an index behind task_id has them where
+    a task may have very many rows.
     emptied: columns that a clean sets to null where the rows must stay. Without any, the rows go.
     """
 
@@ -53,4 +57,10 @@ PARTS = (
     Part("messages", Message, ("created_at", "id")),
     # A run's event stays: it is what keeps its input from being delivered once more.
     Part("events", Event, ("sequence_id",), emptied=("content",)),
+    Part("spans", Span, ("start_time", "id")),
+    # An agent's place stays, as the events do.
+    Part("trackers", Tracker, ("agent_id",), emptied=("status_reason",)),
+    Part("checkpoints", Checkpoint, ("checkpoint_ns", "checkpoint_id")),
+    Part("checkpoint_blobs", CheckpointBlob, ("checkpoint_ns", "channel", "version")),
+    Part("checkpoint_writes", CheckpointWrite, ("checkpoint_ns", "checkpoint_id", "graph_task_id", "idx")),
 )

@@ -165,7 +165,7 @@ def _rows_of(part: Part, task: Task, snapshot: SnapshotRestore) -> list[JsonObje
     made = [{**entry.model_dump(mode="json"), "account_id": task.account_id} for entry in given]
     seen: set[tuple[object, ...]] = set()
     for index, row in enumerate(made):
-        for field, of_task in (("task_id", task.id), ("agent_id", task.agent_id)):
+        for field, of_task in (("task_id", task.id), ("thread_id", task.id), ("agent_id", task.agent_id)):
             if row.get(field, str(of_task)) != str(of_task):
                 raise InvalidInput(
                     f"{part.name}.{index}.{field}", f"is {row[field]}, not this task's {of_task}"

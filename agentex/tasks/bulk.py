@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.database import JsonObject, rows
+from agentex.ids import UUID7_SQL
 from agentex.tasks.models import TaskRead
 
 
@@ -52,7 +53,9 @@ async def ensure_tasks(session: AsyncSession, tasks: Sequence[NewTask]) -> dict[
     }
 
 
-_INSERT_SQL = """
+# With each task its agent's tracker (trackers/models.py).
+_INSERT_SQL = f"""
+    WITH made AS (
     INSERT INTO tasks (id, account_id, owner, agent_id, name, status, params, task_metadata, created_at,
         updated_at)
     SELECT id, account_id, owner, agent_id, name, 'RUNNING', params, task_metadata,
@@ -61,6 +64,9 @@ _INSERT_SQL = """
         id uuid, account_id text, owner text, agent_id uuid, name text, params jsonb, task_metadata jsonb)
     ORDER BY account_id, name
     ON CONFLICT (account_id, name) DO NOTHING
+    RETURNING id, account_id, agent_id, created_at)
+    INSERT INTO trackers (id, account_id, agent_id, task_id, created_at, updated_at)
+    SELECT {UUID7_SQL}, account_id, agent_id, id, created_at, created_at FROM made
 """
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, case, cast, func, literal
+from sqlalchemy import CTE, ColumnClause, Text, Uuid, case, cast, func, literal, literal_column, table
+from sqlalchemy import select as select_columns
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -17,7 +20,7 @@ from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, Resourc
 from agentex.auth.principal import Principal
 from agentex.database import JsonColumn, JsonObject, rows
 from agentex.errors import BadRequest, NotFound, PayloadTooLarge
-from agentex.ids import new_id, parse_id
+from agentex.ids import UUID7_SQL, new_id, parse_id
 from agentex.resources import ClosedTask, Hooks, Resources
 from agentex.tasks.models import (
     OPEN_STATUSES,
@@ -31,6 +34,9 @@ from agentex.tasks.models import (
 DELETED_REASON = "deleted"
 # What RETURNING gives replaces what the session has read before.
 FRESH = {"populate_existing": True, "synchronize_session": False}
+# The slice above has the model (trackers/models.py).
+_TRACKER_COLUMNS = ("id", "account_id", "agent_id", "task_id", "created_at", "updated_at")
+_TRACKERS = table("trackers", *[ColumnClause[Any](name) for name in _TRACKER_COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ async def create_or_get(
             ),
         },
     ).returning(Task)
-    task = (await session.exec(statement)).scalar_one()
+    task = await _with_tracker(session, statement.cte("made"))
     if task.agent_id != agent.id:
         raise BadRequest(f"task {task.name!r} belongs to another agent; choose another name")
     if task.status is TaskStatus.DELETED:
@@ -95,6 +101,16 @@ async def set_params(session: AsyncSession, task_id: UUID, params: JsonObject) -
         update(Task).where(col(Task.id) == task_id).values(params=params, updated_at=func.clock_timestamp()),
         execution_options={"synchronize_session": False},
     )
+
+
+async def _with_tracker(session: AsyncSession, made: CTE) -> Task:
+    """Carry a task's upsert out, and in the same statement give the task its agent's tracker."""
+    at = made.c.created_at
+    new_id_column = literal_column(UUID7_SQL, Uuid())
+    first = select_columns(new_id_column, made.c.account_id, made.c.agent_id, made.c.id, at, at)
+    tracked = insert(_TRACKERS).from_select(_TRACKER_COLUMNS, first).on_conflict_do_nothing().cte("tracked")
+    statement = select(aliased(Task, made)).add_cte(tracked)
+    return (await session.exec(statement, execution_options={"populate_existing": True})).one()
 
 
 async def find(session: AsyncSession, principal: Principal, task_id: str | UUID) -> Task:

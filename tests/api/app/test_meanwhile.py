@@ -272,3 +272,50 @@ async def test_the_task_that_a_waiting_run_got_meanwhile_is_closed_with_it(
 
     closed: dict[str, Any] = (await client.get(f"/tasks/{task.id}")).json()
     assert (answer.json()["status"], closed["status"]) == ("canceled", "CANCELED")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/spans", {"name": "s", "trace_id": "t", "start_time": "2026-01-01T00:00:00Z", "task_id": "{id}"}),
+        ("/checkpoints/put", {"thread_id": "{id}", "checkpoint_id": "1", "checkpoint": {}}),
+        ("/checkpoints/put-writes", {"thread_id": "{id}", "checkpoint_id": "1", "writes": []}),
+    ],
+)
+async def test_a_task_that_is_forgotten_meanwhile_takes_nothing(
+    client: httpx2.AsyncClient,
+    meanwhile: Meanwhile,
+    agent: Json,
+    resources: Resources,
+    path: str,
+    body: Json,
+) -> None:
+    task = await create_task(client, agent)
+    filled = {key: task["id"] if value == "{id}" else value for key, value in body.items()}
+    meanwhile(Operation.UPDATE, ResourceType.TASK, "DELETE FROM tasks")
+
+    answer = await client.post(path, json=filled)
+
+    assert (answer.status_code, answer.json()["message"]) == (404, f"task '{task['id']}' not found")
+    for table in ("spans", "checkpoints", "checkpoint_writes", "trackers"):
+        assert list(await fetch(resources, f"SELECT 1 FROM {table}")) == []  # noqa: S608
+
+
+async def test_a_span_that_became_another_tasks_meanwhile_is_not_changed(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, agent: Json
+) -> None:
+    task, another = await create_task(client, agent), await create_task(client, agent)
+    body = {
+        "id": "s",
+        "name": "s",
+        "trace_id": "t",
+        "start_time": "2026-01-01T00:00:00Z",
+        "task_id": task["id"],
+    }
+    await client.post("/spans", json=body)
+    meanwhile(Operation.UPDATE, ResourceType.TASK, "UPDATE spans SET task_id = :id", id=another["id"])
+
+    answer = await client.patch("/spans/s", json={"name": "changed"})
+
+    found = (await client.get("/spans/s")).json()
+    assert (answer.status_code, found["name"], found["task_id"]) == (404, "s", another["id"])

@@ -368,3 +368,64 @@ async def test_a_look_walks_only_what_is_old(resources: Resources, agent: Agent)
     )
     assert plan.indexes_of("runs") == {"pk_runs"}
     assert plan.most_of("runs") == 50
+
+
+TRACES = ("spans", "trackers", "checkpoints", "checkpoint_blobs", "checkpoint_writes")
+
+
+async def trace(resources: Resources, task_id: UUID, *, days: float) -> None:
+    """A row of that age in each table that an agent's tracing and graphs fill for a task."""
+    given: dict[str, object] = {"task": task_id, "at": ago(days)}
+    same = "SELECT account_id, id::text, '', '1'"
+    for sql in (
+        """INSERT INTO spans SELECT account_id, 'a', owner, id, 't', NULL, 'n', :at, NULL, NULL, NULL, NULL,
+            :at, :at""",
+        "INSERT INTO trackers SELECT id, account_id, agent_id, id, NULL, NULL, NULL, :at, :at",
+        f"INSERT INTO checkpoints {same}, id, NULL, '{{}}', '{{}}', :at",
+        f"INSERT INTO checkpoint_blobs {same}, '1', id, 'empty', NULL",
+        f"INSERT INTO checkpoint_writes {same}, 'step', 0, id, '', 'c', NULL, ''",
+    ):
+        used = {name: value for name, value in given.items() if name == "task" or ":at" in sql}
+        await fetch(resources, f"{sql} FROM tasks WHERE id = :task", **used)
+
+
+async def left(resources: Resources) -> list[int]:
+    found = [await fetch(resources, f"SELECT count(*) AS n FROM {table}") for table in TRACES]  # noqa: S608
+    return [one[0]["n"] for one in found]
+
+
+async def test_spans_trackers_and_checkpoints_go_with_the_task(resources: Resources, agent: Agent) -> None:
+    await trace(resources, await converse(resources, await old_run(resources, agent)), days=OLD)
+
+    await forget_old_runs(resources)
+
+    assert (await counts(resources), await left(resources)) == (NONE, [0] * 5)
+
+
+@pytest.mark.parametrize("table", ["spans", "checkpoints"])
+async def test_a_task_that_is_worked_in_stays(resources: Resources, agent: Agent, table: str) -> None:
+    task_id = await converse(resources, await old_run(resources, agent))
+    await trace(resources, task_id, days=OLD)
+    column = "updated_at" if table == "spans" else "created_at"
+    await fetch(resources, f"UPDATE {table} SET {column} = :at", at=ago(YOUNG))  # noqa: S608
+
+    await forget_old_runs(resources)
+
+    assert (await counts(resources), await left(resources)) == (ALL, [1] * 5)
+
+
+async def test_a_task_with_many_spans_goes_in_rounds(
+    resources: Resources, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "FORGET_AT_ONCE", 3)
+    await trace(resources, await converse(resources, await old_run(resources, agent)), days=OLD)
+    await fetch(
+        resources,
+        """INSERT INTO spans SELECT account_id, n::text, owner, task_id, 't', NULL, 'n', start_time, NULL,
+            NULL, NULL, NULL, created_at, updated_at FROM generate_series(1, 4) n, spans""",
+    )
+
+    rounds = [(await forget_old_runs(resources), (await left(resources))[0]) for _ in range(2)]
+
+    assert rounds == [(True, 2), (False, 0)]
+    assert await counts(resources) == NONE

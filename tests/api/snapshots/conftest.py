@@ -15,8 +15,23 @@ CONTENTS: list[Json] = [
 ]
 
 
+async def trace(client: httpx2.AsyncClient, task_id: str) -> None:
+    """A span of the task, and a checkpoint with a blob and a pending write."""
+    span = {"trace_id": task_id, "task_id": task_id, "name": "s", "start_time": "2026-01-01T00:00:00Z"}
+    blob = {"channel": "c", "version": "1", "type": "bytes", "blob": "AP8="}
+    checkpoint = {"checkpoint": {"v": 1}, "metadata": {"step": 0}, "blobs": [blob]}
+    write = {"task_id": "t", "idx": -1, "channel": "c", "type": "bytes", "blob": "AQ=="}
+    for path, body in (
+        ("/spans", span),
+        ("/checkpoints/put", {"thread_id": task_id, "checkpoint_id": "1", **checkpoint}),
+        ("/checkpoints/put-writes", {"thread_id": task_id, "checkpoint_id": "1", "writes": [write]}),
+    ):
+        response = await client.post(path, json=body)
+        assert response.is_success, response.text
+
+
 async def converse(client: httpx2.AsyncClient, agent: Json, **params: object) -> Json:
-    """A closed task with three messages and two events, as it is read."""
+    """A closed task with three messages, two events, a span and a checkpoint, as it is read."""
     task = await create_task(client, agent, **params)
     for content in CONTENTS:
         body = {"task_id": task["id"], "content": content, "streaming_status": "DONE"}
@@ -24,6 +39,7 @@ async def converse(client: httpx2.AsyncClient, agent: Json, **params: object) ->
     for content in CONTENTS[:2]:
         sent = await rpc(client, agent, "event/send", {"task_id": task["id"], "content": content})
         assert sent["error"] is None, sent
+    await trace(client, task["id"])
     closed = await client.post(f"/tasks/{task['id']}/complete")
     assert closed.status_code == 200, closed.text
     return (await client.get(f"/tasks/{task['id']}")).json()

@@ -16,7 +16,7 @@ from tests.support.api import UNKNOWN_ID, Json, create_task, problem
 from tests.support.authz import ScriptedAuthz
 
 FORCE = {"force": True}
-ZERO = {"messages": 0, "events": 0}
+TRACES = ("spans", "checkpoints", "checkpoint_blobs", "checkpoint_writes")
 
 
 async def age(resources: Resources, days: float) -> None:
@@ -26,15 +26,16 @@ async def age(resources: Resources, days: float) -> None:
         await fetch(resources, f"UPDATE {table} SET {columns}", at=at)  # noqa: S608 - of two constants
 
 
-def cleaned(task: Json, answer: Json, *, messages: int = 0, events: int = 0) -> Json:
-    """The answer to a clean of this task."""
+def cleaned(task: Json, answer: Json, *, messages: int = 0, others: int = 0) -> Json:
+    """The answer to a clean of this task; `others`: how many of each part but events and messages."""
+    events = 2 * others
     return {
         "task_id": task["id"],
         "cleaned_at": answer["cleaned_at"],
         "messages_deleted": messages,
         "task_states_deleted": 0,
         "events_deleted": events,
-        "deleted": {"messages": messages, "events": events},
+        "deleted": {"messages": messages, "events": events, "trackers": 0} | dict.fromkeys(TRACES, others),
     }
 
 
@@ -44,7 +45,7 @@ async def test_the_content_goes_and_the_task_says_so(
     response = await client.post(f"/tasks/{task['id']}/clean", json=FORCE)
 
     answer = response.json()
-    assert (response.status_code, answer) == (200, cleaned(task, answer, messages=3, events=2))
+    assert (response.status_code, answer) == (200, cleaned(task, answer, messages=3, others=1))
     assert (await client.get(f"/tasks/{task['id']}")).json() == {**task, "cleaned_at": answer["cleaned_at"]}
     assert (await client.get("/tasks")).json()[0]["cleaned_at"] == answer["cleaned_at"]
     assert (await client.get("/messages", params={"task_id": task["id"]})).json() == []

@@ -25,8 +25,9 @@ from tests.support.api import UNKNOWN_ID, Json, create_task, problem
 from tests.support.authz import EVERYTHING, ScriptedAuthz
 from tests.support.plans import explain_sent, statements
 
-# Tables with a task_id that a snapshot leaves out: the ledger stays whatever becomes of a task, and what makes
-# a repeat of message/send known is of no use a day later.
+TRACES = ("spans", "trackers", "checkpoints", "checkpoint_blobs", "checkpoint_writes")
+# Tables with a task_id that a snapshot leaves out: the ledger stays whatever becomes of a task, and what
+# makes a repeat of message/send known is of no use a day later.
 LEFT_OUT = {Run, MessageSend}
 
 
@@ -56,7 +57,13 @@ async def test_the_whole_task_is_exported(
             }
             for event in events
         ],
+        **{part: exported[part] for part in TRACES},
     }
+    spans = (await client.get("/spans", params={"task_id": task["id"]})).json()
+    trackers = (await client.get("/tracker", params={"task_id": task["id"]})).json()
+    assert [span["id"] for span in exported["spans"]] == [span["id"] for span in spans]
+    assert [tracker["id"] for tracker in exported["trackers"]] == [tracker["id"] for tracker in trackers]
+    assert [(blob["blob"], blob["version"]) for blob in exported["checkpoint_blobs"]] == [("\\x00ff", "1")]
     assert [message["content"]["type"] for message in exported["messages"]] == [
         content["type"] for content in CONTENTS
     ]

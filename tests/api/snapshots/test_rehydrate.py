@@ -13,6 +13,7 @@ import pytest
 from agentex.app import create_app
 from agentex.auth.authorize import Operation, ResourceType
 from agentex.resources import Resources, open_resources
+from agentex.snapshots.parts import PARTS
 from tests.api.ledger.stage import fetch
 from tests.api.snapshots.conftest import converse
 from tests.support.api import UNKNOWN_ID, Json, problem, register, rpc
@@ -68,7 +69,9 @@ async def test_it_is_there_again_after_a_clean_and_another_one(
     for _ in range(2):
         assert (await put_back(client, exported)).status_code == 204
         again = await export(client, exported["task_id"])
-        assert (again["messages"], again["events"]) == (exported["messages"], exported["events"])
+        assert {part.name: again[part.name] for part in PARTS} == {
+            part.name: exported[part.name] for part in PARTS
+        }
         await client.post(f"/tasks/{exported['task_id']}/clean", json={"force": True})
 
 
@@ -239,9 +242,16 @@ async def test_the_snapshot_of_another_task_is_422(
     assert (response.status_code, response.json()["message"]) == (422, message)
 
 
+async def test_a_checkpoint_of_another_thread_is_422(client: httpx2.AsyncClient, exported: Json) -> None:
+    exported["checkpoints"][0]["thread_id"] = "other"
+    message = await refused(client, exported, 422)
+    assert message == f"checkpoints.0.thread_id: is other, not this task's {exported['task_id']}"
+
+
 async def test_a_snapshot_without_any_part_is_422(client: httpx2.AsyncClient, exported: Json) -> None:
     message = await refused(client, {"task_id": exported["task_id"]}, 422)
-    assert message == "body: has none of messages, events: give what the export had, empty lists too"
+    parts = ", ".join(sorted(part.name for part in PARTS))
+    assert message == f"body: has none of {parts}: give what the export had, empty lists too"
 
     empty: Json = {"task_id": exported["task_id"], "messages": []}
     assert (await put_back(client, empty)).status_code == 204

@@ -1,0 +1,57 @@
+"""/checkpoints: where LangGraph agents keep their graphs (HttpCheckpointSaver of the agents' SDK)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from agentex.checkpoints import service
+from agentex.checkpoints.models import (
+    CheckpointGet,
+    CheckpointList,
+    CheckpointPut,
+    CheckpointRead,
+    CheckpointRef,
+    CheckpointTuple,
+    ThreadRef,
+    WritesPut,
+)
+from agentex.deps import Caller, ReadSession, ResourcesDep
+
+router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
+
+
+@router.post("/get-tuple")
+async def get_checkpoint_tuple(
+    body: CheckpointGet, session: ReadSession, resources: ResourcesDep, caller: Caller
+) -> CheckpointTuple | None:
+    """A checkpoint with its channels' values and pending writes, the latest unless its id is given."""
+    return await service.get_tuple(session, resources, caller, body)
+
+
+@router.post("/put")
+async def put_checkpoint(body: CheckpointPut, resources: ResourcesDep, caller: Caller) -> CheckpointRef:
+    """Keep a checkpoint and the channels' values that are new in it."""
+    await service.put(resources, caller, body)
+    return CheckpointRef(
+        thread_id=body.thread_id, checkpoint_ns=body.checkpoint_ns, checkpoint_id=body.checkpoint_id
+    )
+
+
+@router.post("/put-writes", status_code=204)
+async def put_checkpoint_writes(body: WritesPut, resources: ResourcesDep, caller: Caller) -> None:
+    """Keep what tasks of the graph have written since a checkpoint."""
+    await service.put_writes(resources, caller, body)
+
+
+@router.post("/list")
+async def list_checkpoints(
+    body: CheckpointList, session: ReadSession, resources: ResourcesDep, caller: Caller
+) -> list[CheckpointRead]:
+    """A thread's checkpoints, the latest first, without their blobs."""
+    return await service.list_page(session, resources, caller, body)
+
+
+@router.post("/delete-thread", status_code=204)
+async def delete_checkpoint_thread(body: ThreadRef, resources: ResourcesDep, caller: Caller) -> None:
+    """Forget all checkpoints of a thread."""
+    await service.delete_thread(resources, caller, body.thread_id)
