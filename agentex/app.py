@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from agentex.agents.api import router as agents_router
 from agentex.collector import keep_modules
+from agentex.events.api import router as events_router
 from agentex.hooks import fill_hooks
 from agentex.messages.api import router as messages_router
 from agentex.resources import Resources, open_resources
@@ -26,6 +27,7 @@ from agentex.rpc.api import router as rpc_router
 from agentex.runs.api import router as runs_router
 from agentex.schedules.api import router as schedules_router
 from agentex.settings import Settings
+from agentex.states.api import router as states_router
 from agentex.tasks.api import router as tasks_router
 from agentex.telemetry.logs import configure_logs
 from agentex.web.bodies import refuse_unstorable_json
@@ -134,7 +136,8 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _add_routers(app: FastAPI, settings: Settings) -> None:
-    for router in (health_router, agents_router, rpc_router, tasks_router, messages_router, runs_router):
+    routers = (health_router, agents_router, rpc_router, tasks_router, messages_router, events_router)
+    for router in (*routers, states_router, runs_router):
         app.include_router(router)
     if settings.enable_agent_run_schedules:
         app.include_router(schedules_router)

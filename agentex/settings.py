@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     # 1 MiB holds every prompt seen so far; larger inputs belong in a store, with a link in the input.
     max_body_bytes: PositiveInt = 1_048_576
+    # As JSON. Each update writes the whole state anew, in the table and in the log; what is larger belongs in
+    # a store of its own. Nearly what a body may have, which is looked at first.
+    max_state_bytes: PositiveInt = 1_000_000
 
     enable_agent_run_schedules: bool = Field(default=False, validation_alias="ENABLE_AGENT_RUN_SCHEDULES")
 
