@@ -43,8 +43,10 @@ class Settings(BaseSettings):
 
     database_url: str = "postgresql://127.0.0.1:5432/agentex"
     # One process: 10 requests at once each need one connection for ~2 ms; the rest is for the worker's pages.
-    database_pool_size: PositiveInt = 10
-    database_max_overflow: int = 10
+    database_pool_size: PositiveInt = 20
+    # What goes beyond the pool is closed as soon as it is given back: 32 requests in flight then spent a
+    # third of their time on new connections (380 messages a second instead of 730).
+    database_max_overflow: int = 0
     # A request that cannot get a connection within this answers 503 rather than hang.
     database_connect_timeout_seconds: PositiveFloat = 3
     # No statement of a request takes this long unless something holds a lock it needs.

@@ -44,9 +44,8 @@ class ListOptions:
 async def create(resources: Resources, principal: Principal, body: StateCreate) -> StateRead:
     """The agent's state in this task; raises AlreadyExists when there is one."""
     text = _state_text(resources, body.state)
-    async with resources.db.read() as session:
-        await require_task(session, resources.authz, principal, Operation.UPDATE, body.task_id)
     async with resources.db.single() as session:
+        await require_task(session, resources.authz, principal, Operation.UPDATE, body.task_id)
         made = await rows(
             session,
             resources.hooks.sign_of_life(_INSERT_SQL),
@@ -63,7 +62,8 @@ async def create(resources: Resources, principal: Principal, body: StateCreate) 
 
 async def get(session: AsyncSession, resources: Resources, principal: Principal, state_id: str) -> StateRead:
     """One state, for those who may read its task."""
-    found = await _find(session, resources, principal, state_id, operation=Operation.READ)
+    found = await _find(session, principal, _GET_SQL, state_id)
+    await _require(session, resources, principal, Operation.READ, found)
     return _read(found, json.loads(found["state"]))
 
 
@@ -91,12 +91,12 @@ async def list_page(
 async def replace(resources: Resources, principal: Principal, state_id: str, body: StateUpdate) -> StateRead:
     """The state as it is from now on; where the body says whose it is, it must be theirs."""
     text = _state_text(resources, body.state)
-    async with resources.db.read() as session:
-        found = await _find(session, resources, principal, state_id, operation=Operation.UPDATE)
-    for name, given in (("task", body.task_id), ("agent", body.agent_id)):
-        if given is not None and given != found[f"{name}_id"]:
-            raise NotFound(f"state {state_id!r} not found for {name} {str(given)!r}")
     async with resources.db.single() as session:
+        found = await _find(session, principal, _OWNER_SQL, state_id)
+        await _require(session, resources, principal, Operation.UPDATE, found)
+        for name, given in (("task", body.task_id), ("agent", body.agent_id)):
+            if given is not None and given != found[f"{name}_id"]:
+                raise NotFound(f"state {state_id!r} not found for {name} {str(given)!r}")
         written = await rows(
             session,
             resources.hooks.sign_of_life(_UPDATE_SQL),
@@ -111,15 +111,26 @@ async def replace(resources: Resources, principal: Principal, state_id: str, bod
 
 async def delete(resources: Resources, principal: Principal, state_id: str) -> StateRead:
     """Delete a state and return what it was; its agent may make a new one."""
-    async with resources.db.read() as session:
-        found = await _find(session, resources, principal, state_id, operation=Operation.UPDATE)
     async with resources.db.single() as session:
+        found = await _find(session, principal, _OWNER_SQL, state_id)
+        await _require(session, resources, principal, Operation.UPDATE, found)
         deleted = await rows(session, _DELETE_SQL, id=found["id"], account_id=principal.account_id)
     if not deleted:
         raise _not_found(state_id)
     return _read(deleted[0], json.loads(deleted[0]["state"]))
 
 
+_GET_SQL = """
+    SELECT s.id, s.task_id, s.agent_id, s.state::text AS state, s.created_at, s.updated_at, t.owner
+    FROM states s JOIN tasks t ON t.id = s.task_id
+    WHERE s.id = :id AND s.account_id = :account_id
+"""
+# For a write: without the state, which may be a megabyte.
+_OWNER_SQL = """
+    SELECT s.id, s.task_id, s.agent_id, t.owner
+    FROM states s JOIN tasks t ON t.id = s.task_id
+    WHERE s.id = :id AND s.account_id = :account_id
+"""
 # KEY SHARE as in messages: a task that is being forgotten is not found, rather than a violation.
 _INSERT_SQL = """
     INSERT INTO states (id, account_id, task_id, agent_id, state, created_at, updated_at)
@@ -152,25 +163,19 @@ def _state_text(resources: Resources, state: JsonObject) -> str:
     return text
 
 
-async def _find(
-    session: AsyncSession, resources: Resources, principal: Principal, state_id: str, *, operation: Operation
-) -> RowMapping:
-    """The state's row, for those who may do that to its task."""
-    found = await rows(
-        session,
-        """
-        SELECT s.id, s.task_id, s.agent_id, s.state::text AS state, s.created_at, s.updated_at, t.owner
-        FROM states s JOIN tasks t ON t.id = s.task_id
-        WHERE s.id = :id AND s.account_id = :account_id
-        """,
-        id=parse_id(state_id, "state"),
-        account_id=principal.account_id,
-    )
+async def _find(session: AsyncSession, principal: Principal, sql: str, state_id: str) -> RowMapping:
+    found = await rows(session, sql, id=parse_id(state_id, "state"), account_id=principal.account_id)
     if not found:
         raise _not_found(state_id)
-    task = task_ref(principal, found[0]["task_id"], found[0]["owner"])
-    await require(resources.authz, session, principal, operation, task)
     return found[0]
+
+
+async def _require(
+    session: AsyncSession, resources: Resources, principal: Principal, operation: Operation, state: RowMapping
+) -> None:
+    """Whether that may be done to the task of the state, which was found with its task's owner."""
+    task = task_ref(principal, state["task_id"], state["owner"])
+    await require(resources.authz, session, principal, operation, task)
 
 
 async def _not_made(session: AsyncSession, principal: Principal, body: StateCreate) -> AgentexError:
