@@ -16,7 +16,18 @@ MESSAGE_CHARACTERS = 300
 SHOWN_ERRORS = 10
 # Prompts, parameters and outputs: what stands below these is never quoted.
 _PRIVATE = frozenset(
-    {"content", "initial_input", "params", "task_params", "task_metadata", "registration_metadata", "data"}
+    {
+        "content",
+        "contents",
+        "updates",
+        "state",
+        "initial_input",
+        "params",
+        "task_params",
+        "task_metadata",
+        "registration_metadata",
+        "data",
+    }
 )
 _PLACES = frozenset({"body", "query", "path", "header"})
 

@@ -8,15 +8,16 @@ of the including filters matches (all, if there is none), without what one of th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
-from sqlalchemy import ColumnElement, and_, false, func, not_, or_
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
+from sqlalchemy import ColumnElement, and_, false, func, literal, not_, or_
 from sqlmodel import col
 
 from agentex.acp.messages import Attachment, Author, Style, TextFormat
-from agentex.database import JsonObject
+from agentex.database import JsonColumn, JsonObject
 from agentex.errors import InvalidInput
 from agentex.messages.models import Message, StreamingStatus
 from agentex.validation import describe
@@ -57,7 +58,7 @@ class MessageFilter(_Filter):
 
 
 # One filter may stand without its array.
-_Filters = TypeAdapter[list[MessageFilter]](Annotated[list[MessageFilter], Field(max_length=MAX_FILTERS)])
+_Filters = TypeAdapter(list[MessageFilter])
 
 
 def parse_filters(given: str | None) -> list[MessageFilter]:
@@ -66,9 +67,21 @@ def parse_filters(given: str | None) -> list[MessageFilter]:
         return []
     text = given if given.lstrip().startswith("[") else f"[{given}]"
     try:
-        return _Filters.validate_json(text)
+        filters = _Filters.validate_json(text)
     except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            raise InvalidInput(
+                "filters", f"is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
+            ) from None
         raise InvalidInput("filters", describe(error.errors())) from None
+    if len(filters) > MAX_FILTERS:
+        raise InvalidInput("filters", f"{len(filters)} filters; a list takes {MAX_FILTERS} at most")
+    try:
+        json.dumps([one.model_dump(mode="json") for one in filters], allow_nan=False)
+    except ValueError:
+        raise InvalidInput("filters", "holds NaN or Infinity, which JSON has not (RFC 8259 §6)") from None
+    return filters
 
 
 def conditions(filters: Sequence[MessageFilter]) -> list[ColumnElement[bool]]:
@@ -86,7 +99,7 @@ def conditions(filters: Sequence[MessageFilter]) -> list[ColumnElement[bool]]:
 
 def _condition(wanted: MessageFilter) -> ColumnElement[bool] | None:
     content = wanted.content.model_dump(mode="json", exclude_none=True) if wanted.content else {}
-    parts = [col(Message.content)[path] == value for path, value in _leaves(content, ())]
+    parts = [col(Message.content)[path] == literal(value, JsonColumn) for path, value in _leaves(content, ())]
     if wanted.streaming_status is not None:
         parts.append(col(Message.streaming_status) == wanted.streaming_status)
     return and_(*parts) if parts else None

@@ -1,5 +1,7 @@
 """Retention: runs that ended long ago are forgotten, and with each the task, events and messages it made.
 
+What else hangs on the task goes with it by its foreign key (ON DELETE CASCADE): there is little of it.
+
 Nothing younger than AGENTEX_RUN_RETENTION_DAYS goes: a run stays while its task is spoken in. Nor does what
 others may need: an unfinished run, a task that another run uses, the row of an instant that a clock of its
 schedule has not passed, which would be opened again. Nothing here waits for a lock; what somebody holds
@@ -31,6 +33,8 @@ _SPOKEN_SQL = """(
         (SELECT true FROM events e WHERE e.task_id = t.id AND e.created_at >= :cutoff LIMIT 1), false)
     OR coalesce(
         (SELECT true FROM messages m WHERE m.task_id = t.id AND m.updated_at >= :cutoff LIMIT 1), false)
+    OR coalesce(
+        (SELECT true FROM states s WHERE s.task_id = t.id AND s.updated_at >= :cutoff LIMIT 1), false)
 )"""
 _TASK_SPOKEN_SQL = f"coalesce((SELECT {_SPOKEN_SQL} FROM tasks t WHERE t.id = r.task_id), false)"
 _NOT_PASSED_SQL = """coalesce((

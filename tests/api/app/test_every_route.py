@@ -14,7 +14,7 @@ from agentex.database import rows
 from agentex.resources import Resources
 from tests.api.conftest import shared_app
 from tests.api.schedules.schedules import INPUT, Schedules
-from tests.support.api import TEXT, Json, create_task, registration
+from tests.support.api import TEXT, Json, create_task, register, registration, rpc
 from tests.support.authz import EVERYTHING, ScriptedAuthz
 
 # What everybody may ask, and learns nothing of anybody from.
@@ -34,6 +34,11 @@ BODIES: dict[str, list[Json]] = {
     "POST /agents/{agent_id}/rpc": RPC,
     "POST /agents/name/{name}/rpc": RPC,
     "POST /messages": [{"task_id": "{task_id}", "content": TEXT | {"author": "agent"}}],
+    "PUT /messages/{message_id}": [{"task_id": "{task_id}", "content": TEXT | {"author": "agent"}}],
+    "POST /messages/batch": [{"task_id": "{task_id}", "contents": [TEXT]}],
+    "PUT /messages/batch": [{"task_id": "{task_id}", "updates": {"{message_id}": TEXT}}],
+    "POST /states": [{"task_id": "{task_id}", "agent_id": "{agent_id}", "state": {}}],
+    "PUT /states/{state_id}": [{"state": {}}],
     "POST /agents/{agent_id}/schedules": [
         {"name": "another", "interval_seconds": 3_600, "initial_input": INPUT}
     ],
@@ -41,7 +46,11 @@ BODIES: dict[str, list[Json]] = {
     **{f"POST {path}/skip": [INSTANT] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
     **{f"POST {path}/unskip": [SKIPPED] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
 }
-QUERIES = {"GET /messages": "?task_id={task_id}"}
+QUERIES = {
+    "GET /messages": "?task_id={task_id}",
+    "GET /messages/paginated": "?task_id={task_id}",
+    "GET /events": "?task_id={task_id}&agent_id={agent_id}",
+}
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,10 @@ async def world(client: httpx2.AsyncClient, resources: Resources, agent: Json) -
     name = agent["name"]
     task = await create_task(client, agent, name=name)
     message = await client.post("/messages", json={"task_id": task["id"], "content": TEXT})
+    event = await rpc(client, agent, "event/send", {"task_id": task["id"], "content": TEXT})
+    keeper = await register(client, name="keeper")
+    kept = {"task_id": task["id"], "agent_id": keeper["id"], "state": {"turns": 1}}
+    state = await client.post("/states", json=kept)
     schedules = Schedules(client, resources, agent["id"])
     schedule = await schedules.create(name=name)
     coming, skipped = schedule["next_action_times"][:2]
@@ -97,6 +110,8 @@ async def world(client: httpx2.AsyncClient, resources: Resources, agent: Json) -
         "agent_id": agent["id"],
         "task_id": task["id"],
         "message_id": message.json()["id"],
+        "event_id": event["result"]["id"],
+        "state_id": state.json()["id"],
         "schedule_id": schedule["id"],
         "run_id": triggered.json()["run_id"],
         "coming": coming,
