@@ -127,7 +127,7 @@ async def test_newer_goes_the_other_way_from_the_oldest_or_from_a_cursor(
 
 
 async def test_a_task_without_messages_has_an_empty_page(client: httpx2.AsyncClient, task: Json) -> None:
-    empty = {"data": [], "next_cursor": None, "has_more": False}
+    empty: Json = {"data": [], "next_cursor": None, "has_more": False}
 
     assert await listed(client, "/messages", task_id=task["id"]) == []
     assert await listed(client, "/messages/paginated", task_id=task["id"]) == empty

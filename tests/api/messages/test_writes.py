@@ -150,11 +150,13 @@ async def test_a_task_that_is_forgotten_in_this_instant_is_404(
 
 
 def new_message(task: Json, words: str, **more: Any) -> NewMessage:
-    return NewMessage(
-        **{"id": new_id(), "account_id": "default", "task_id": UUID(task["id"])}
-        | {"content": WHOLE_TEXT | {"content": words}}
-        | more
-    )
+    given: dict[str, Any] = {
+        "id": new_id(),
+        "account_id": "default",
+        "task_id": UUID(task["id"]),
+        "content": WHOLE_TEXT | {"content": words},
+    }
+    return NewMessage(**(given | more))
 
 
 async def test_an_answer_that_grows_is_one_message(
