@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from agentex.agents.api import router as agents_router
 from agentex.checkpoints.api import router as checkpoints_router
 from agentex.collector import keep_modules
+from agentex.events.api import router as events_router
 from agentex.hooks import fill_hooks
 from agentex.messages.api import router as messages_router
 from agentex.resources import Resources, open_resources
@@ -32,6 +33,7 @@ from agentex.settings import Settings
 from agentex.snapshots.api import restore_router
 from agentex.snapshots.api import router as snapshots_router
 from agentex.spans.api import router as spans_router
+from agentex.states.api import router as states_router
 from agentex.tasks.api import router as tasks_router
 from agentex.telemetry.logs import configure_logs
 from agentex.trackers.api import router as trackers_router
@@ -149,7 +151,8 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _add_routers(app: FastAPI, settings: Settings) -> None:
-    for router in (health_router, agents_router, rpc_router, tasks_router, messages_router, runs_router):
+    routers = (health_router, agents_router, rpc_router, tasks_router, messages_router, events_router)
+    for router in (*routers, states_router, runs_router):
         app.include_router(router)
     app.include_router(snapshots_router)
     app.include_router(restore_router, max_body_size=settings.max_snapshot_bytes)

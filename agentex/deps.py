@@ -21,7 +21,7 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many")]
 PageNumber = Annotated[int, Query(ge=1, le=1_000_000, description="Counts from 1")]
 
 
-# A dependency that is no coroutine costs a thread's switch for each request.
+# Async, for FastAPI hands a plain function to a thread: with each request, 0.2 ms.
 async def _resources(request: Request) -> Resources:
     return cast("Resources", request.app.state.resources)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentex.resources import Resources
-from agentex.runs.finish import end_for_task, prove_alive
+from agentex.runs.finish import PROVE_ALIVE_SQL, end_for_task, prove_alive
 from agentex.runs.pages import RunStarter
 from agentex.schedules.revisions import definitions
 from agentex.schedules.service import pause_for_deleted_agent
@@ -14,6 +14,7 @@ def fill_hooks(resources: Resources) -> None:
     hooks = resources.hooks
     hooks.task_closed = [end_for_task]
     hooks.task_alive = [prove_alive]
+    hooks.task_alive_sql = PROVE_ALIVE_SQL
     hooks.agent_deleted = [pause_for_deleted_agent]
     hooks.run_opened = RunStarter(resources).start_soon
     hooks.definitions = definitions

@@ -14,6 +14,7 @@ from agentex.rpc.models import MessageSend
 from agentex.runs.models import Run
 from agentex.schedules.models import Schedule, ScheduleClock, ScheduleRevision, ScheduleTotals
 from agentex.spans.models import Span
+from agentex.states.models import State
 from agentex.tasks.models import Task
 from agentex.trackers.models import Tracker
 
@@ -33,6 +34,7 @@ TABLES = (
     ScheduleRevision,
     ScheduleTotals,
     Span,
+    State,
     Task,
     Tracker,
 )

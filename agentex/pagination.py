@@ -6,12 +6,20 @@ import base64
 import json
 from binascii import Error as BadBase64
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, tuple_
 from sqlalchemy.orm import Mapped
 
 from agentex.errors import InvalidInput
+
+
+class OrderDirection(StrEnum):
+    """Which end of a list comes first."""
+
+    ASC = "asc"
+    DESC = "desc"
 
 
 def after_cursor(cursor: str, instant: Mapped[datetime], id_: Mapped[UUID]) -> ColumnElement[bool]:
@@ -21,6 +29,11 @@ def after_cursor(cursor: str, instant: Mapped[datetime], id_: Mapped[UUID]) -> C
     index from its start: the last pages of 5,000,000 rows took seconds.
     """
     return tuple_(instant, id_) < tuple_(*decode_cursor(cursor))
+
+
+def before_cursor(cursor: str, instant: Mapped[datetime], id_: Mapped[UUID]) -> ColumnElement[bool]:
+    """What comes before a cursor in such a list, which is all that is newer; raises InvalidInput."""
+    return tuple_(instant, id_) > tuple_(*decode_cursor(cursor))
 
 
 def encode_cursor(instant: datetime, id_: UUID) -> str:

@@ -63,8 +63,10 @@ class Hooks:
 
     # tasks → runs: a closed task ends its run.
     task_closed: list[Callable[[AsyncSession, ClosedTask], Awaitable[None]]] = field(default_factory=list)
-    # messages and events → runs: a task that speaks proves that its input arrived.
+    # what an agent writes → runs: a task that speaks proves that its input arrived.
     task_alive: list[Callable[[AsyncSession, UUID], Awaitable[None]]] = field(default_factory=list)
+    # The same within a statement that writes (`sign_of_life`): an UPDATE that looks at spoken (task_id).
+    task_alive_sql: str | None = None
     # agents → schedules: a deleted agent's schedules are paused.
     agent_deleted: list[Callable[[AsyncSession, Principal, UUID], Awaitable[None]]] = field(
         default_factory=list
@@ -75,6 +77,19 @@ class Hooks:
     definitions: (
         Callable[[AsyncSession, Sequence[DefinitionRef]], Awaitable[dict[DefinitionRef, Definition]]] | None
     ) = None
+
+    def sign_of_life(self, write: str) -> str:
+        """The statement `write`, whose rows also prove their one task alive; its RETURNING has task_id.
+
+        One statement, so that a hot path is one round trip and nothing stands between the word and its proof.
+        """
+        if self.task_alive_sql is None:
+            return write
+        return f"""
+            WITH written AS ({write}), spoken AS (SELECT task_id FROM written),
+                alive AS ({self.task_alive_sql})
+            SELECT * FROM written
+        """  # noqa: S608 - both are constants of ours
 
 
 @dataclass

@@ -18,6 +18,9 @@ SHOWN_ERRORS = 10
 _PRIVATE = frozenset(
     {
         "content",
+        "contents",
+        "updates",
+        "state",
         "initial_input",
         "params",
         "task_params",

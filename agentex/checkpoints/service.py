@@ -12,6 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.auth.authorize import Operation
 from agentex.auth.principal import Principal
+from agentex.auth.tasks import require_owned, task_owner
 from agentex.checkpoints.models import (
     CheckpointGet,
     CheckpointList,
@@ -24,7 +25,6 @@ from agentex.checkpoints.models import (
 from agentex.database import rows
 from agentex.errors import NotFound
 from agentex.resources import Resources
-from agentex.tasks.access import require_owned, task_owner
 
 # A thread of a task is written only while the task is there, and holds it until the write is committed.
 _HOLD_SQL = """
@@ -239,7 +239,7 @@ async def _allowed(
     owner = None if task_id is None else await task_owner(session, principal, task_id)
     if owner is None:
         task_id = None
-    await require_owned(session, resources, principal, operation, (task_id, owner))
+    await require_owned(session, resources.authz, principal, operation, (task_id, owner))
     return Thread(principal.account_id, thread_id, task_id)
 
 

@@ -197,20 +197,25 @@ async def prove_alive(session: AsyncSession, task_id: UUID) -> None:
     """
     await rows(
         session,
-        """
-        UPDATE runs SET
-            status = CASE WHEN status <> 'failed' THEN status
-                WHEN finishes_on_task AND lane = 'deliver' THEN 'running' ELSE 'delivered' END,
-            finished_at = CASE WHEN finishes_on_task AND lane = 'deliver' THEN NULL ELSE finished_at END,
-            reason = NULL, error = NULL,
-            delivered_at = coalesce(delivered_at, clock_timestamp()), updated_at = clock_timestamp()
-        WHERE task_id = :task_id AND (
-            (status = 'failed' AND reason = 'outcome_unknown' AND sending_at IS NOT NULL)
-            OR (status = 'launching' AND sending_at IS NOT NULL AND delivered_at IS NULL
-                AND lane = 'deliver'))
-        """,
+        f"WITH spoken AS (SELECT CAST(:task_id AS uuid) AS task_id) {PROVE_ALIVE_SQL}",
         task_id=task_id,
     )
+
+
+# Of the task in spoken; a subquery for a value, so that Postgres looks into the index of task_id whatever it
+# guesses of spoken.
+PROVE_ALIVE_SQL = """
+    UPDATE runs SET
+        status = CASE WHEN status <> 'failed' THEN status
+            WHEN finishes_on_task AND lane = 'deliver' THEN 'running' ELSE 'delivered' END,
+        finished_at = CASE WHEN finishes_on_task AND lane = 'deliver' THEN NULL ELSE finished_at END,
+        reason = NULL, error = NULL,
+        delivered_at = coalesce(delivered_at, clock_timestamp()), updated_at = clock_timestamp()
+    WHERE task_id = (SELECT task_id FROM spoken LIMIT 1) AND (
+        (status = 'failed' AND reason = 'outcome_unknown' AND sending_at IS NOT NULL)
+        OR (status = 'launching' AND sending_at IS NOT NULL AND delivered_at IS NULL
+            AND lane = 'deliver'))
+"""
 
 
 async def mark_running(session: AsyncSession, run_id: UUID, token: UUID) -> None:

@@ -1,5 +1,7 @@
 """Retention: runs that ended long ago are forgotten, and with each the task it made and what hangs on that.
 
+What else hangs on the task goes with it by its foreign key (ON DELETE CASCADE): there is little of it.
+
 Nothing younger than AGENTEX_RUN_RETENTION_DAYS goes: a run stays while its task is spoken in. Nor does what
 others may need: an unfinished run, a task that another run uses, the row of an instant that a clock of its
 schedule has not passed, which would be opened again. Nothing here waits for a lock; what somebody holds
@@ -35,6 +37,8 @@ _SPOKEN_SQL = """(
         (SELECT true FROM spans s WHERE s.task_id = t.id AND s.updated_at >= :cutoff LIMIT 1), false)
     OR coalesce(
         (SELECT true FROM checkpoints c WHERE c.task_id = t.id AND c.created_at >= :cutoff LIMIT 1), false)
+    OR coalesce(
+        (SELECT true FROM states s WHERE s.task_id = t.id AND s.updated_at >= :cutoff LIMIT 1), false)
 )"""
 # What hangs on a task and may be much; a tracker is one row, and goes with its task.
 _CONTENTS = ("events", "messages", "spans", "checkpoints", "checkpoint_blobs", "checkpoint_writes")

@@ -14,6 +14,7 @@ from agentex.events.models import EventRead
 from agentex.instants import Instant
 from agentex.messages.models import MessageRead
 from agentex.spans.models import SpanId, SpanRead
+from agentex.states.models import StateRead
 from agentex.tasks.models import TaskRead
 from agentex.trackers.models import TrackerRead
 
@@ -39,6 +40,13 @@ class EventEntry(EventRead):
     delivery_key: str = Field(
         min_length=1, max_length=512, description="What keeps it one, however often it is delivered"
     )
+
+
+class StateEntry(StateRead):
+    """A state: all its columns but the account."""
+
+    created_at: Instant
+    updated_at: Instant
 
 
 class SpanEntry(SpanRead):
@@ -106,6 +114,7 @@ class Snapshot(BaseModel):
     events: list[EventEntry] = Field(
         default=[], description="Oldest first; those of a cleaned task are empty"
     )
+    task_states: list[StateEntry] = []
     spans: list[SpanEntry] = Field(default=[], description="By when they began")
     trackers: list[TrackerEntry] = []
     checkpoints: list[CheckpointEntry] = []

@@ -16,6 +16,7 @@ from agentex.checkpoints.models import Checkpoint, CheckpointBlob, CheckpointWri
 from agentex.events.models import Event
 from agentex.messages.models import Message
 from agentex.spans.models import Span
+from agentex.states.models import State
 from agentex.trackers.models import Tracker
 
 
@@ -57,6 +58,7 @@ PARTS = (
     Part("messages", Message, ("created_at", "id")),
     # A run's event stays: it is what keeps its input from being delivered once more.
     Part("events", Event, ("sequence_id",), emptied=("content",)),
+    Part("task_states", State, ("created_at", "id")),
     Part("spans", Span, ("start_time", "id")),
     # An agent's place stays, as the events do.
     Part("trackers", Tracker, ("agent_id",), emptied=("status_reason",)),

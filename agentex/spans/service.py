@@ -13,12 +13,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.auth.authorize import Operation
 from agentex.auth.principal import Principal
+from agentex.auth.tasks import require_owned, require_task, task_owner
 from agentex.database import rows
 from agentex.errors import AlreadyExists, NotFound
 from agentex.ids import new_id
 from agentex.resources import Resources
 from agentex.spans.models import Span, SpanCreate, SpanJson, SpanRead, SpanUpdate
-from agentex.tasks.access import require_owned, require_task, task_owner
 
 # What a span cannot be without: a null for one of these changes nothing.
 _REQUIRED = ("trace_id", "name", "start_time")
@@ -64,9 +64,11 @@ async def add(resources: Resources, principal: Principal, body: SpanCreate) -> S
     """
     async with resources.db.read() as session:
         if body.task_id is None:
-            await require_owned(session, resources, principal, Operation.UPDATE, (None, principal.creator))
+            await require_owned(
+                session, resources.authz, principal, Operation.UPDATE, (None, principal.creator)
+            )
         else:
-            await require_task(session, resources, principal, Operation.UPDATE, body.task_id)
+            await require_task(session, resources.authz, principal, Operation.UPDATE, body.task_id)
     if body.task_id is None:
         async with resources.db.single() as session:
             return await _insert(session, principal, body)
@@ -104,7 +106,7 @@ async def change(resources: Resources, principal: Principal, span_id: str, body:
     async with resources.db.read() as session:
         task_id = await _require(session, resources, principal, Operation.UPDATE, span_id)
         if body.task_id is not None and body.task_id != task_id:
-            await require_task(session, resources, principal, Operation.UPDATE, body.task_id)
+            await require_task(session, resources.authz, principal, Operation.UPDATE, body.task_id)
     statement = (
         update(Span)
         .where(
@@ -160,9 +162,9 @@ async def list_page(
     """Spans of a task, a trace or the account by their start; pages count from 1."""
     statement = select(Span).where(col(Span.account_id) == principal.account_id)
     if wanted.task_id is None:
-        await require_owned(session, resources, principal, Operation.READ, (None, None))
+        await require_owned(session, resources.authz, principal, Operation.READ, (None, None))
     else:
-        await require_task(session, resources, principal, Operation.READ, wanted.task_id)
+        await require_task(session, resources.authz, principal, Operation.READ, wanted.task_id)
         statement = statement.where(col(Span.task_id) == wanted.task_id)
     if wanted.trace_id is not None:
         statement = statement.where(col(Span.trace_id) == wanted.trace_id)
@@ -187,7 +189,9 @@ async def _require(
     )
     if not found:
         raise NotFound(f"span {span_id!r} not found")
-    await require_owned(session, resources, principal, operation, (found[0]["task_id"], found[0]["owner"]))
+    await require_owned(
+        session, resources.authz, principal, operation, (found[0]["task_id"], found[0]["owner"])
+    )
     return found[0]["task_id"]
 
 

@@ -11,11 +11,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.auth.authorize import Operation
 from agentex.auth.principal import Principal
+from agentex.auth.tasks import require_owned, require_task
 from agentex.database import rows
 from agentex.errors import BadRequest, NotFound
 from agentex.ids import parse_id
 from agentex.resources import Resources
-from agentex.tasks.access import require_owned, require_task
 from agentex.trackers.models import Tracker, TrackerRead, TrackerUpdate
 
 # Two that move it side by side take turns at the row, and each looks at the place that it then has.
@@ -45,7 +45,7 @@ class TrackerFilter:
 async def get(session: AsyncSession, resources: Resources, principal: Principal, tracker_id: str) -> Tracker:
     """One tracker, for those who may read its task."""
     tracker = await _find(session, principal, tracker_id)
-    await require_task(session, resources, principal, Operation.READ, tracker.task_id)
+    await require_task(session, resources.authz, principal, Operation.READ, tracker.task_id)
     return tracker
 
 
@@ -62,9 +62,9 @@ async def list_page(
     """Trackers of the caller's account in the order of their making; pages count from 1."""
     statement = select(Tracker).where(col(Tracker.account_id) == principal.account_id)
     if wanted.task_id is None:
-        await require_owned(session, resources, principal, Operation.READ, (None, None))
+        await require_owned(session, resources.authz, principal, Operation.READ, (None, None))
     else:
-        await require_task(session, resources, principal, Operation.READ, wanted.task_id)
+        await require_task(session, resources.authz, principal, Operation.READ, wanted.task_id)
         statement = statement.where(col(Tracker.task_id) == wanted.task_id)
     if wanted.agent_id is not None:
         statement = statement.where(col(Tracker.agent_id) == wanted.agent_id)
@@ -79,7 +79,7 @@ async def change(
     """Change what is given. Raises BadRequest for another task's event, or one before the place it has."""
     async with resources.db.read() as session:
         tracker = await _find(session, principal, tracker_id)
-        await require_task(session, resources, principal, Operation.UPDATE, tracker.task_id)
+        await require_task(session, resources.authz, principal, Operation.UPDATE, tracker.task_id)
     async with resources.db.single() as session:
         changed = await rows(
             session,

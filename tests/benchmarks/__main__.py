@@ -1,12 +1,13 @@
 """`make bench`: what the service does and costs, beside the bare limit, on the embedded stack.
 
-    python -m tests.benchmarks [stampedes|requests|rpc|footprint …] [--runs 3] [--only 2000] [--output FILE]
+    python -m tests.benchmarks [part …] [--runs 3] [--only 2000] [--output bench.json]
 
 Stampedes: medians of the runs; the ratio is the bare loop's time for the same 2n POSTs over the last
 delivery's lateness, for n = 2,000: once with the fastest agent that Python has, once with one as users have
-them (FastAPI on uvicorn). Requests: one client after the other, beside one bare statement. RPC: message/send
-through the server, beside the same call straight to the agent. Footprint: memory, the CPU of doing nothing,
-and the start of an empty clone.
+them (FastAPI on uvicorn). Requests: one client after the other, beside one bare statement. Messages: POST
+/messages by one client and with 32 in flight, beside bare inserts. RPC: message/send through the server,
+beside the same call straight to the agent. Footprint: memory, the CPU of doing nothing, and the start of an
+empty clone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rich.table import Table
 
 from tests.benchmarks.bare import bare_seconds
 from tests.benchmarks.footprint import Usage, idle_cpu_an_hour, total_megabytes, usage
+from tests.benchmarks.messages import IN_FLIGHT, Stored, stored
 from tests.benchmarks.requests import Latency, latencies, open_client
 from tests.benchmarks.rpc import ADDED_TARGET_MS, Relayed, relayed
 from tests.benchmarks.rpc import RATIO_TARGET as RPC_RATIO_TARGET
@@ -52,7 +54,7 @@ SCENARIOS = [
     Scenario("300 cadences due in one minute", 300, "async", 300, last_target_seconds=3),
 ]
 RATIO_TARGET = 0.4
-PARTS = ["stampedes", "requests", "rpc", "footprint"]
+PARTS = ["stampedes", "requests", "messages", "rpc", "footprint"]
 FEW, MANY = 100, 10_000
 # Long enough for two minutes' ticks and their tidying.
 IDLE_SECONDS = 120
@@ -174,6 +176,26 @@ def show_rpc(measured: list[Relayed]) -> None:
     console.print(f"targets: added ≤ {ADDED_TARGET_MS} ms, ratio ≥ {RPC_RATIO_TARGET}")
 
 
+async def measure_messages() -> Stored:
+    """POST /messages beside bare inserts of the same rows."""
+    connector = aiohttp.TCPConnector(limit=0)
+    with open_folder() as directory, running_stack(directory) as stack:
+        async with aiohttp.ClientSession(connector=connector) as http:
+            return await stored(http, stack)
+
+
+def show_messages(measured: Stored) -> None:
+    """Print what one client waits for, and how many a second many get through."""
+    table = Table(title="POST /messages")
+    for heading in ("", "agentex", "target", "bare insert"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    bare = measured.bare_per_second
+    table.add_row("p50 ms, one client", f"{measured.p50:.1f}", "≤ 6", f"{measured.bare_p50:.2f}")
+    table.add_row("p95 ms, one client", f"{measured.p95:.1f}", "", "")
+    table.add_row(f"a second, {IN_FLIGHT} in flight", f"{measured.per_second:,.0f}", "≥ 500", f"{bare:,.0f}")
+    Console(width=110).print(table)
+
+
 async def measure_footprint() -> Footprint:
     """Memory idle and after a stampede; idle CPU at 0, 1,000 and 10,000 schedules; both starts."""
     with open_folder() as directory:
@@ -251,6 +273,10 @@ def main() -> None:
         rpc = asyncio.run(measure_rpc())
         show_rpc(rpc)
         result["rpc"] = [item.as_json() for item in rpc]
+    if "messages" in options.parts:
+        messages = asyncio.run(measure_messages())
+        show_messages(messages)
+        result["messages"] = messages.as_json()
     if "footprint" in options.parts:
         footprint = asyncio.run(measure_footprint())
         show_footprint(footprint)

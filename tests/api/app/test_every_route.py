@@ -16,7 +16,7 @@ from tests.api.conftest import shared_app
 from tests.api.ledger.stage import fetch
 from tests.api.schedules.schedules import INPUT, Schedules
 from tests.support.acp_server import AcpServer
-from tests.support.api import TEXT, Json, create_task, register, registration
+from tests.support.api import TEXT, Json, create_task, register, registration, rpc
 from tests.support.authz import EVERYTHING, ScriptedAuthz
 
 # What everybody may ask, and learns nothing of anybody from.
@@ -65,6 +65,11 @@ BODIES: dict[str, list[Json]] = {
         f"POST /checkpoints/{verb}": [{"thread_id": thread, **body} for thread in THREADS]
         for verb, body in CHECKPOINTS.items()
     },
+    "PUT /messages/{message_id}": [{"task_id": "{task_id}", "content": TEXT | {"author": "agent"}}],
+    "POST /messages/batch": [{"task_id": "{task_id}", "contents": [TEXT]}],
+    "PUT /messages/batch": [{"task_id": "{task_id}", "updates": {"{message_id}": TEXT}}],
+    "POST /states": [{"task_id": "{task_id}", "agent_id": "{agent_id}", "state": {}}],
+    "PUT /states/{state_id}": [{"state": {}}],
     "POST /agents/{agent_id}/schedules": [
         {"name": "another", "interval_seconds": 3_600, "initial_input": INPUT}
     ],
@@ -87,7 +92,11 @@ ANSWERED = {
     "POST /checkpoints/put-writes": 204,
     "POST /checkpoints/delete-thread": 204,
 }
-QUERIES = {"GET /messages": "?task_id={task_id}"}
+QUERIES = {
+    "GET /messages": "?task_id={task_id}",
+    "GET /messages/paginated": "?task_id={task_id}",
+    "GET /events": "?task_id={task_id}&agent_id={agent_id}",
+}
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,10 @@ async def world(
     task = await create_task(client, agent, name=name)
     answerer = await register(client, name="answerer", acp_type="sync", acp_url=acp_server.url)
     message = await client.post("/messages", json={"task_id": task["id"], "content": TEXT})
+    event = await rpc(client, agent, "event/send", {"task_id": task["id"], "content": TEXT})
+    keeper = await register(client, name="keeper")
+    kept = {"task_id": task["id"], "agent_id": keeper["id"], "state": {"turns": 1}}
+    state = await client.post("/states", json=kept)
     schedules = Schedules(client, resources, agent["id"])
     schedule = await schedules.create(name=name)
     coming, skipped = schedule["next_action_times"][:2]
@@ -159,6 +172,8 @@ async def world(
         "sync_name": answerer["name"],
         "sync_task_id": (await create_task(client, answerer))["id"],
         "message_id": message.json()["id"],
+        "event_id": event["result"]["id"],
+        "state_id": state.json()["id"],
         "schedule_id": schedule["id"],
         "run_id": triggered.json()["run_id"],
         "coming": coming,

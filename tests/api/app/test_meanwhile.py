@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -319,3 +320,30 @@ async def test_a_span_that_became_another_tasks_meanwhile_is_not_changed(
 
     found = (await client.get("/spans/s")).json()
     assert (answer.status_code, found["name"], found["task_id"]) == (404, "s", another["id"])
+
+
+@pytest.mark.parametrize("how", ["message", "change", "state", "new state"])
+async def test_what_hangs_on_a_task_that_is_forgotten_meanwhile_is_not_written(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, agent: Json, how: str
+) -> None:
+    task = await create_task(client, agent)
+    of_task = {"task_id": task["id"]}
+    message = (await client.post("/messages", json=of_task | {"content": TEXT})).json()
+    kept: Json = of_task | {"agent_id": agent["id"], "state": {}}
+    method, path, body = {
+        "message": ("POST", "/messages", of_task | {"content": TEXT}),
+        "change": ("PUT", f"/messages/{message['id']}", of_task | {"content": TEXT}),
+        "new state": ("POST", "/states", kept),
+        "state": ("PUT", "/states/{id}", kept),
+    }[how]
+    if how == "state":
+        path = f"/states/{(await client.post('/states', json=kept)).json()['id']}"
+    forget = """
+        WITH gone AS (DELETE FROM messages WHERE task_id = :id) DELETE FROM tasks WHERE id = :id
+    """
+
+    meanwhile(Operation.UPDATE, ResourceType.TASK, forget, id=UUID(task["id"]))
+    answer = await client.request(method, path, json=body)
+
+    assert answer.status_code == 404
+    assert (await client.get("/states")).json() == []

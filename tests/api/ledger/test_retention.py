@@ -166,8 +166,10 @@ async def test_the_setting_says_how_long(resources: Resources, agent: Agent, day
         "UPDATE tasks SET updated_at = :at, status = 'COMPLETED'",
         "UPDATE events SET created_at = :at",
         "UPDATE messages SET updated_at = :at",
+        """INSERT INTO states (id, account_id, task_id, agent_id, state, created_at, updated_at)
+        SELECT gen_random_uuid(), account_id, id, agent_id, '{}', created_at, :at FROM tasks""",
     ],
-    ids=["closed", "event", "message"],
+    ids=["closed", "event", "message", "state"],
 )
 @pytest.mark.parametrize("days", [YOUNG, OLD])
 async def test_a_task_in_which_something_happened_since_keeps_its_run(
@@ -177,6 +179,8 @@ async def test_a_task_in_which_something_happened_since_keeps_its_run(
     await fetch(resources, sql, at=ago(days))
     await forget_old_runs(resources)
     assert await counts(resources) == (ALL if days == YOUNG else NONE)
+    states = await fetch(resources, "SELECT 1 FROM states")
+    assert len(states) == ("INTO states" in sql and days == YOUNG)
 
 
 async def test_runs_that_are_kept_stand_in_nobody_s_way(

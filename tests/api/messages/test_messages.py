@@ -1,30 +1,16 @@
-"""POST and GET /messages."""
+"""POST /messages and what of it is read again."""
 
 from __future__ import annotations
 
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx2
 import pytest
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.auth.authorize import Operation, ResourceType
-from agentex.resources import Resources
-from tests.support.api import TEXT, UNKNOWN_ID, WHOLE_TEXT, Json, create_task, problem
+from tests.api.messages.messages import add
+from tests.support.api import TEXT, UNKNOWN_ID, WHOLE_TEXT, Json, problem
 from tests.support.authz import ScriptedAuthz
-
-
-@pytest.fixture
-async def task(client: httpx2.AsyncClient, agent: Json) -> Json:
-    return await create_task(client, agent)
-
-
-async def add(client: httpx2.AsyncClient, task: Json, **more: object) -> Json:
-    body = {"task_id": task["id"], "content": TEXT, **more}
-    response = await client.post("/messages", json=body)
-    assert response.status_code == 200, response.text
-    return response.json()
 
 
 @pytest.mark.parametrize(
@@ -110,20 +96,6 @@ async def test_a_given_created_at_and_streaming_status_are_kept(
     assert (await client.get(f"/messages/{made['id']}")).json() == made
 
 
-async def test_the_list_is_newest_first_and_paged(client: httpx2.AsyncClient, task: Json) -> None:
-    same = "2026-01-01T00:00:00Z"
-    made = [await add(client, task, created_at=same) for _ in range(3)]
-    older = await add(client, task, created_at="2025-01-01T00:00:00Z")
-    expected = [*reversed(made), older]
-
-    pages: list[Any] = []
-    for page_number in (1, 2, 3):
-        query = {"task_id": task["id"], "limit": 3, "page_number": page_number}
-        pages.append((await client.get("/messages", params=query)).json())
-
-    assert pages == [expected[:3], expected[3:], []]
-
-
 async def test_a_message_of_an_unknown_task_is_404(client: httpx2.AsyncClient) -> None:
     task_id = str(uuid4())
 
@@ -161,21 +133,6 @@ async def test_an_unknown_message_is_404(client: httpx2.AsyncClient, message_id:
 
     assert response.status_code == 404
     assert response.json() == problem(path, 404, "not-found", f"message '{message_id}' not found")
-
-
-@pytest.mark.parametrize(("author", "alive"), [("agent", True), ("user", False)])
-async def test_only_an_agents_word_proves_its_task_alive(
-    client: httpx2.AsyncClient, task: Json, resources: Resources, author: str, alive: bool
-) -> None:
-    told: list[str] = []
-
-    async def note(session: AsyncSession, task_id: UUID) -> None:
-        told.append(str(task_id))
-
-    resources.hooks.task_alive = [note]
-    await add(client, task, content={**TEXT, "author": author})
-
-    assert told == ([task["id"]] if alive else [])
 
 
 async def test_who_may_not_update_the_task_leaves_no_message(

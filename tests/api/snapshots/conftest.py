@@ -31,7 +31,7 @@ async def trace(client: httpx2.AsyncClient, task_id: str) -> None:
 
 
 async def converse(client: httpx2.AsyncClient, agent: Json, **params: object) -> Json:
-    """A closed task with three messages, two events, a span and a checkpoint, as it is read."""
+    """A closed task with three messages, two events, a state, a span and a checkpoint, as it is read."""
     task = await create_task(client, agent, **params)
     for content in CONTENTS:
         body = {"task_id": task["id"], "content": content, "streaming_status": "DONE"}
@@ -39,6 +39,8 @@ async def converse(client: httpx2.AsyncClient, agent: Json, **params: object) ->
     for content in CONTENTS[:2]:
         sent = await rpc(client, agent, "event/send", {"task_id": task["id"], "content": content})
         assert sent["error"] is None, sent
+    kept = {"task_id": task["id"], "agent_id": agent["id"], "state": {"turn": 2}}
+    assert (await client.post("/states", json=kept)).status_code == 200
     await trace(client, task["id"])
     closed = await client.post(f"/tasks/{task['id']}/complete")
     assert closed.status_code == 200, closed.text

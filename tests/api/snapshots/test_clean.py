@@ -16,7 +16,7 @@ from tests.support.api import UNKNOWN_ID, Json, create_task, problem
 from tests.support.authz import ScriptedAuthz
 
 FORCE = {"force": True}
-TRACES = ("spans", "checkpoints", "checkpoint_blobs", "checkpoint_writes")
+TRACES = ("task_states", "spans", "checkpoints", "checkpoint_blobs", "checkpoint_writes")
 
 
 async def age(resources: Resources, days: float) -> None:
@@ -33,7 +33,7 @@ def cleaned(task: Json, answer: Json, *, messages: int = 0, others: int = 0) -> 
         "task_id": task["id"],
         "cleaned_at": answer["cleaned_at"],
         "messages_deleted": messages,
-        "task_states_deleted": 0,
+        "task_states_deleted": others,
         "events_deleted": events,
         "deleted": {"messages": messages, "events": events, "trackers": 0} | dict.fromkeys(TRACES, others),
     }

@@ -25,7 +25,7 @@ from tests.support.api import UNKNOWN_ID, Json, create_task, problem
 from tests.support.authz import EVERYTHING, ScriptedAuthz
 from tests.support.plans import explain_sent, statements
 
-TRACES = ("spans", "trackers", "checkpoints", "checkpoint_blobs", "checkpoint_writes")
+TRACES = ("task_states", "spans", "trackers", "checkpoints", "checkpoint_blobs", "checkpoint_writes")
 # Tables with a task_id that a snapshot leaves out: the ledger stays whatever becomes of a task, and what
 # makes a repeat of message/send known is of no use a day later.
 LEFT_OUT = {Run, MessageSend}
