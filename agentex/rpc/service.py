@@ -98,6 +98,8 @@ async def answer(call: RpcCall) -> RpcResponse:
 
 
 async def _carry_out(call: RpcCall) -> JsonObject | RpcError:
+    # Before anything is written, also for what would not be sent at once.
+    agents.address(call.agent)
     try:
         method = RpcMethod(call.request.method)
     except ValueError:
@@ -241,7 +243,7 @@ def _task_create(call: RpcCall, task: Task) -> AcpCall | None:
     params: JsonObject = {"agent": wire_agent(call.agent), "task": wire_task(task), "params": task.params}
     seconds = call.resources.settings.task_create_timeout_seconds
     key = f"task:{task.id}"
-    return AcpCall(call.agent.acp_url, AcpMethod.TASK_CREATE, params, key, key, seconds)
+    return AcpCall(agents.address(call.agent), AcpMethod.TASK_CREATE, params, key, key, seconds)
 
 
 def _event_send(call: RpcCall, task: Task, event: JsonObject) -> AcpCall:
@@ -253,7 +255,7 @@ def _event_send(call: RpcCall, task: Task, event: JsonObject) -> AcpCall:
     }
     seconds = call.resources.settings.event_send_timeout_seconds
     key = f"event:{event['id']}"
-    return AcpCall(call.agent.acp_url, AcpMethod.EVENT_SEND, params, key, key, seconds)
+    return AcpCall(agents.address(call.agent), AcpMethod.EVENT_SEND, params, key, key, seconds)
 
 
 def _failure(call: RpcCall, code: int, message: str) -> RpcResponse:
