@@ -1,7 +1,8 @@
 """The outgoing ACP client: one request, one attempt, and a typed answer to "may the agent have begun?".
 
-Nothing here is repeated, by us or by aiohttp: it repeats idempotent methods only, and this is POST. Who
-repeats what is the caller's decision (docs/architecture.md, "What is sent again").
+No call is repeated, by us or by aiohttp: it repeats idempotent methods only, such as the health check's GET
+when its connection is lost, and calls are POSTs. Who repeats what is the caller's decision
+(docs/architecture.md, "What is sent again").
 
 Which side of the line a transport failure is on:
 

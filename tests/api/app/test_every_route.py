@@ -31,6 +31,10 @@ NAMED_SCHEDULE = "/agents/{agent_id}/schedules/name/{name}"
 # Bodies with which a route answers 200; a route that is not named here needs none.
 BODIES: dict[str, list[Json]] = {
     "POST /agents/register": [registration(name="another"), registration(name="{name}", acp_type="sync")],
+    "POST /agents/register-build": [
+        {"name": "another", "description": ""},
+        {"name": "{name}", "description": ""},
+    ],
     "POST /agents/{agent_id}/rpc": RPC,
     "POST /agents/name/{name}/rpc": RPC,
     "POST /messages": [{"task_id": "{task_id}", "content": TEXT | {"author": "agent"}}],
@@ -41,7 +45,7 @@ BODIES: dict[str, list[Json]] = {
     **{f"POST {path}/skip": [INSTANT] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
     **{f"POST {path}/unskip": [SKIPPED] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
 }
-QUERIES = {"GET /messages": "?task_id={task_id}"}
+QUERIES = {"GET /messages": "?task_id={task_id}", "GET /agents": "?agent_card_metadata=%7B%7D"}
 
 
 @dataclass(frozen=True)
