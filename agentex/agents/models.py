@@ -155,15 +155,23 @@ class AgentRead(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
-    name: str
-    description: str
-    acp_type: AcpType
-    status: AgentStatus
-    status_reason: str | None = None
-    registration_metadata: JsonObject | None = None
-    registered_at: AwareDatetime | None = None
-    agent_input_type: AgentInputType | None = None
-    production_deployment_id: str | None = None
+    name: str = Field(description="Unique in the account")
+    description: str = Field(description="What the agent does")
+    acp_type: AcpType = Field(description="sync answers message/send, async (alias agentic) takes event/send")
+    status: AgentStatus = Field(
+        description="What is known of it; Unhealthy when its health checks fail, BuildOnly until it registers"
+    )
+    status_reason: str | None = Field(default=None, description="Why, e.g. what its health check said")
+    registration_metadata: JsonObject | None = Field(
+        default=None, description="What it has said at its registrations, e.g. agent_card, commit_sha"
+    )
+    registered_at: AwareDatetime | None = Field(default=None, description="When it last registered itself")
+    agent_input_type: AgentInputType | None = Field(
+        default=None, description="What kind of content it prefers"
+    )
+    production_deployment_id: str | None = Field(
+        default=None, description="The deployment that production requests go to"
+    )
     created_at: AwareDatetime
     updated_at: AwareDatetime
 
