@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, Header, Query, Request
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex import idempotency
 from agentex.auth.principal import Principal
+from agentex.database import JsonObject, storable
+from agentex.errors import InvalidInput
 from agentex.idempotency import Repeat, repeat_of
 from agentex.resources import Resources
 
 # A client repeats twice by default; what claims more than this is no count.
 MAX_RETRY_COUNT = 1_000
+
+# An object in a query, such as what metadata is to hold.
+MAX_QUERY_OBJECT_CHARACTERS = 10_000
 
 # The wire's two ways to ask for a page; the bound on page_number keeps OFFSET within a bigint.
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many")]
@@ -78,3 +84,24 @@ def _retry_count(value: str) -> int:
         return 0
     count = int(value)
     return count if count <= MAX_RETRY_COUNT else 0
+
+
+def json_object(given: str | None, name: str) -> JsonObject | None:
+    """The object that a query parameter holds as JSON; InvalidInput says why it is none. None stays None."""
+    if given is None:
+        return None
+    if len(given) > MAX_QUERY_OBJECT_CHARACTERS:
+        raise InvalidInput(name, f"is longer than {MAX_QUERY_OBJECT_CHARACTERS} characters")
+    example = 'an object such as {"team": "a"}'
+    try:
+        found: Any = json.loads(given)
+        # NaN, Infinity and 1e999, none of which JSON has.
+        json.dumps(found, allow_nan=False)
+        is_storable = storable(found) == found
+    except (ValueError, RecursionError):
+        raise InvalidInput(name, f"{given[:80]!r} is not JSON; give {example}") from None
+    if not isinstance(found, dict):
+        raise InvalidInput(name, f"{given[:80]!r} is not a JSON object; give {example}")
+    if not is_storable:
+        raise InvalidInput(name, "holds NUL or half a surrogate pair, which cannot be stored; leave it out")
+    return cast("JsonObject", found)

@@ -3,7 +3,8 @@
 AgentexError                     500  internal
 ├── InvalidInput                 422  invalid-input       a field, its value, what would be right
 ├── BadRequest                   400  bad-request         permanent conflict or impossible operation
-│   └── AlreadyExists            400  already-exists      (never 409: clients repeat a 409)
+│   ├── AlreadyExists            400  already-exists      (never 409: clients repeat a 409)
+│   └── AgentNotDeployed         400  agent-not-deployed  there is nobody to call yet
 ├── Forbidden                    403  forbidden
 ├── NotFound                     404  not-found
 ├── PreconditionFailed           412  precondition-failed
@@ -58,6 +59,12 @@ class AlreadyExists(BadRequest):
     """Something with this name already exists."""
 
     code = "already-exists"
+
+
+class AgentNotDeployed(BadRequest):
+    """The agent is only known from its build (POST /agents/register-build); it has no address yet."""
+
+    code = "agent-not-deployed"
 
 
 class Forbidden(AgentexError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from enum import StrEnum
@@ -32,8 +33,24 @@ _TLS_SETTINGS = (
 _HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/@\[\]]+):[0-9]{1,5}")
 
 
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]")
+# How a container is known from inside: Docker, Podman, Kubernetes.
+_CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))
+_KUBERNETES = "KUBERNETES_SERVICE_HOST"
+
+
 def _variable(name: str) -> str:
     return f"AGENTEX_{name.upper()}"
+
+
+def in_container() -> bool:
+    """Whether this process runs in a container, where 127.0.0.1 is not the machine that agents run on."""
+    return _KUBERNETES in os.environ or any(path.exists() for path in _CONTAINER_FILES)
+
+
+def default_host_rewrites() -> dict[str, str]:
+    """What AGENTEX_AGENT_HOST_REWRITES is unless it is set."""
+    return {} if in_container() else {"host.docker.internal": "127.0.0.1"}
 
 
 class Settings(BaseSettings):
@@ -135,11 +152,35 @@ class Settings(BaseSettings):
     agent_max_answer_bytes: PositiveInt = 16_777_216
     # Consecutive timeouts from one agent after which a page stops sending to it.
     agent_timeouts_in_a_row: PositiveInt = 8
+    # Hosts of agents' addresses, and what is called instead, e.g. "host.docker.internal=127.0.0.1". Agents
+    # started by their own command line register that name, which a process on the machine itself cannot
+    # resolve; in a container it is right as it is, so there the default is none. Empty turns it off.
+    agent_host_rewrites: Annotated[dict[str, str], NoDecode] = Field(default_factory=default_host_rewrites)
+    # How often each agent's /healthz is asked; 0 never. A probe costs some 1 ms here and at the agent.
+    agent_health_interval_seconds: Annotated[float, Field(ge=0)] = 30
+    # An agent that works on something else for longer than this would be late for its deliveries, too.
+    agent_health_timeout_seconds: PositiveFloat = 5
+    # In a row until an agent counts as Unhealthy: a restart takes less than three intervals.
+    agent_health_failures: Annotated[int, Field(ge=1, le=1_000)] = 3
 
     @field_validator("worker_queues", mode="before")
     @classmethod
     def _split_queues(cls, value: object) -> object:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("agent_host_rewrites", mode="before")
+    @classmethod
+    def _split_rewrites(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        for host, equals, instead in pairs:
+            if not (equals and _HOST.fullmatch(host.strip()) and _HOST.fullmatch(instead.strip())):
+                raise ValueError(
+                    f"{value!r} is not HOST=HOST, comma-separated and without ports, "
+                    "such as host.docker.internal=127.0.0.1"
+                )
+        return {host.strip().lower(): instead.strip().strip("[]") for host, _, instead in pairs}
 
     @field_validator("enable_agent_run_schedules", mode="before")
     @classmethod

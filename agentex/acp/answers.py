@@ -38,10 +38,10 @@ _content: TypeAdapter[MessageContent] = TypeAdapter(MessageContent)
 
 
 @lru_cache(maxsize=1024)
-def api_url(acp_url: str) -> URL:
-    """Where an agent takes JSON-RPC: `{acp_url}/api`, whatever slash or path `acp_url` ends with.
+def base_url(acp_url: str) -> URL:
+    """An agent's address as it was registered.
 
-    An address that is none cannot have been reached, so it raises AgentUnreachable.
+    One that is none cannot have been reached, so it raises AgentUnreachable.
     """
     try:
         url = URL(acp_url)
@@ -49,12 +49,12 @@ def api_url(acp_url: str) -> URL:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host:
         raise AgentUnreachable("the agent's acp_url is not an http or https address with a host")
-    return url / "api"
+    return url
 
 
 def about(call: AcpCall, what: str) -> str:
     """A failure's message: which agent (never a path or credentials), which method, what happened."""
-    url = api_url(call.acp_url)
+    url = base_url(call.acp_url)
     return f"agent {url.host_subcomponent}:{url.port}, {call.method}: {what}"
 
 

@@ -1,7 +1,8 @@
 """The outgoing ACP client: one request, one attempt, and a typed answer to "may the agent have begun?".
 
-Nothing here is repeated, by us or by aiohttp: it repeats idempotent methods only, and this is POST. Who
-repeats what is the caller's decision (docs/architecture.md, "What is sent again").
+No call is repeated, by us or by aiohttp: it repeats idempotent methods only, such as the health check's GET
+when its connection is lost, and calls are POSTs. Who repeats what is the caller's decision
+(docs/architecture.md, "What is sent again").
 
 Which side of the line a transport failure is on:
 
@@ -18,26 +19,36 @@ import asyncio
 import io
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
 
 import aiohttp
 from aiohttp.http_exceptions import ContentEncodingError
 from pydantic_core import to_json
+from yarl import URL
 
-from agentex.acp.answers import about, api_url, http_failure, last_updates_of, result_of, updates_of
-from agentex.acp.headers import ACCEPT_JSON, ACCEPT_STREAM, request_headers
+from agentex.acp.answers import about, base_url, http_failure, last_updates_of, result_of, updates_of
+from agentex.acp.headers import ACCEPT_JSON, ACCEPT_STREAM, USER_AGENT, request_headers
 from agentex.acp.messages import AcpCall, Json, StreamUpdate
 from agentex.errors import AgentCallFailed, AgentProtocolError, AgentUnreachable, OutcomeUnknown
 from agentex.settings import Settings
 
 # An agent that moves is found again within this; a page of 200 still resolves once.
 DNS_CACHE_SECONDS = 10
-# The body of a refusal is read for its message only, so neither its size nor its time may cost much.
-REFUSAL_BYTES = 65_536
-REFUSAL_SECONDS = 2
+# The body of a refusal, or of a health check, is read beside its status: it may not cost much.
+BEGINNING_BYTES = 65_536
+BEGINNING_SECONDS = 2
 # aiohttp writes up to this at once; larger bodies go out in pieces, so the event loop is not held.
 WHOLE_BODY_BYTES = 1_048_576
+
+
+@dataclass(frozen=True)
+class HttpAnswer:
+    """An answer that is no JSON-RPC: its status, and at most the first 64 KiB of its body."""
+
+    status: int
+    body: bytes
 
 
 class AcpClient:
@@ -53,6 +64,7 @@ class AcpClient:
         self._connect_seconds = settings.agent_connect_timeout_seconds
         self._idle_seconds = settings.agent_idle_connection_seconds
         self._max_answer_bytes = settings.agent_max_answer_bytes
+        self._host_rewrites = tuple(settings.agent_host_rewrites.items())
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> AcpClient:
@@ -67,6 +79,31 @@ class AcpClient:
         """Closes every connection; calls in flight end as OutcomeUnknown."""
         if self._session is not None:
             await self._session.close()
+
+    def url(self, acp_url: str) -> URL:
+        """Where an agent is called that has registered this address: the one place that rewrites hosts.
+
+        Ours is a path behind it, e.g. `client.url(acp_url) / "api"`. Raises AgentUnreachable for no address.
+        """
+        return _called_url(acp_url, self._host_rewrites)
+
+    async def health(self, acp_url: str, timeout_seconds: float) -> HttpAnswer:
+        """What the agent answers to GET /healthz, whatever that means; raises AgentCallFailed's classes."""
+        call = AcpCall(acp_url, "GET /healthz", {}, "healthz", None, timeout_seconds)
+        headers = {"accept": ACCEPT_JSON, "user-agent": USER_AGENT}
+        try:
+            response = await self._open_session().get(
+                self.url(acp_url) / "healthz",
+                headers=headers,
+                allow_redirects=False,
+                timeout=_timeout(timeout_seconds, self._connect_seconds),
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            raise _transport_failure(call, error) from error
+        try:
+            return HttpAnswer(response.status, await _beginning(response))
+        finally:
+            response.close()
 
     async def call(self, call: AcpCall) -> Json:
         """The result of the agent's answer, which may be None; raises one of AgentCallFailed's classes."""
@@ -100,11 +137,11 @@ class AcpClient:
         """The body of a 2xx answer; raises what another status means."""
         if 200 <= response.status < 300:
             return _Body(call, response, self._max_answer_bytes)
-        refusal = await _refusal(response)
+        refusal = await _beginning(response)
         raise http_failure(call, response.status, response.headers.get("retry-after"), refusal)
 
     async def _post(self, call: AcpCall, accept: str) -> aiohttp.ClientResponse:
-        url, headers = api_url(call.acp_url), request_headers(call, accept)
+        url, headers = self.url(call.acp_url) / "api", request_headers(call, accept)
         body = _request_body(call)
         try:
             return await self._open_session().post(
@@ -182,16 +219,23 @@ async def _updates(body: _Body) -> AsyncGenerator[StreamUpdate]:
         yield update
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> bytes:
-    """The beginning of a refusal's body. Its status is known, so no failure here changes what it means."""
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """The beginning of a body that is read beside its status; empty when that does not come."""
     body = b""
     try:
-        async with asyncio.timeout(REFUSAL_SECONDS):
-            while len(body) < REFUSAL_BYTES and (chunk := await response.content.readany()):
+        async with asyncio.timeout(BEGINNING_SECONDS):
+            while len(body) < BEGINNING_BYTES and (chunk := await response.content.readany()):
                 body += chunk
     except (aiohttp.ClientError, OSError):
         return b""
     return body
+
+
+@lru_cache(maxsize=1024)
+def _called_url(acp_url: str, host_rewrites: tuple[tuple[str, str], ...]) -> URL:
+    url = base_url(acp_url)
+    instead = dict(host_rewrites).get(url.host or "")
+    return url if instead is None else url.with_host(instead)
 
 
 @lru_cache(maxsize=64)

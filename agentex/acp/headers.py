@@ -14,6 +14,7 @@ from agentex.errors import InvalidInput
 
 ACCEPT_JSON = "application/json"
 ACCEPT_STREAM = "application/x-ndjson, application/json"
+USER_AGENT = "agentex"
 
 # Visible ASCII: no CR, LF, NUL or blank, so a value is one header and arrives as it was sent.
 _SAFE_VALUE = re.compile(r"[\x21-\x7e]{1,512}", re.ASCII)
@@ -82,7 +83,7 @@ def request_headers(call: AcpCall, accept: str) -> dict[str, str]:
         "accept": accept,
         # What every Python can unpack; the unpacked size is what the limit counts.
         "accept-encoding": "gzip, deflate",
-        "user-agent": "agentex",
+        "user-agent": USER_AGENT,
         "x-request-id": _safe("x-request-id", call.request_id),
     }
     if call.idempotency_key is not None:

@@ -8,8 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from agentex.agents import service
-from agentex.agents.models import AgentRead, AgentRegister, AgentRegistered, Deleted
-from agentex.deps import Caller, Limit, PageNumber, ReadSession, ResourcesDep
+from agentex.agents.models import AgentRead, AgentRegister, AgentRegisterBuild, AgentRegistered, Deleted
+from agentex.deps import Caller, Limit, PageNumber, ReadSession, ResourcesDep, json_object
 
 router = APIRouter(prefix="/agents", tags=["agents"])
 
@@ -20,19 +20,40 @@ async def register_agent(body: AgentRegister, resources: ResourcesDep, caller: C
     return AgentRegistered.model_validate(await service.register(resources, caller, body))
 
 
+@router.post("/register-build")
+async def register_agent_build(
+    body: AgentRegisterBuild, resources: ResourcesDep, caller: Caller
+) -> AgentRead:
+    """Register an agent before it is deployed, so that it has an id; idempotent by name.
+
+    It is BuildOnly and cannot be called until it registers itself. One that has stays as it is.
+    """
+    return AgentRead.model_validate(await service.register_build(resources, caller, body))
+
+
 @router.get("")
 async def list_agents(
     session: ReadSession,
     resources: ResourcesDep,
     caller: Caller,
     task_id: Annotated[UUID | None, Query(description="Only the agent of this task")] = None,
+    agent_card_metadata: Annotated[
+        str | None,
+        Query(
+            description="A JSON object: only agents whose registration_metadata.agent_card.metadata holds it",
+            examples=['{"region": "eu"}'],
+        ),
+    ] = None,
     limit: Limit = 50,
     page_number: PageNumber = 1,
-    order_by: Literal["created_at", "updated_at", "name"] = "created_at",
-    order_direction: Literal["asc", "desc"] = "desc",
+    order_by: Annotated[
+        Literal["created_at", "updated_at", "name"], Query(description="What the list is sorted by")
+    ] = "created_at",
+    order_direction: Annotated[Literal["asc", "desc"], Query(description="Which way")] = "desc",
 ) -> list[AgentRead]:
     """Agents that are not deleted."""
-    wanted = service.AgentFilter(task_id, order_by, order_direction)
+    metadata = json_object(agent_card_metadata, "agent_card_metadata")
+    wanted = service.AgentFilter(task_id, metadata, order_by, order_direction)
     found = await service.list_page(
         session, resources.authz, caller, wanted, limit=limit, page_number=page_number
     )

@@ -9,23 +9,34 @@ from functools import lru_cache
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Enum, RowMapping, func, text
+from sqlalchemy import Enum, RowMapping, func, literal, text
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import aliased
 from sqlalchemy.types import TypeEngine
 from sqlmodel import SQLModel, col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
-from agentex.agents.models import Agent, AgentRead, AgentRegister, AgentStatus, Deleted
+from agentex.agents.models import (
+    AcpType,
+    Agent,
+    AgentRead,
+    AgentRegister,
+    AgentRegisterBuild,
+    AgentStatus,
+    Deleted,
+)
 from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require, type_ref
 from agentex.auth.principal import Principal
-from agentex.database import JsonObject, rows, violates
-from agentex.errors import AlreadyExists, NotFound
+from agentex.database import JsonColumn, JsonObject, rows, violates
+from agentex.errors import AgentNotDeployed, AlreadyExists, NotFound
 from agentex.ids import new_id, parse_id
 from agentex.resources import Resources
 
 UNIQUE_NAME = "uq_agents_account_id_name"
+# The expression of ix_agents_card_metadata.
+CARD_METADATA_SQL = "agents.registration_metadata #> '{agent_card,metadata}'"
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,8 @@ class AgentFilter:
     """Which agents a list has, and in which order; None does not filter."""
 
     task_id: UUID | None = None
+    # What the metadata of its card holds at least, as JSONB's @> has it.
+    card_metadata: JsonObject | None = None
     order_by: Literal["created_at", "updated_at", "name"] = "created_at"
     order_direction: Literal["asc", "desc"] = "desc"
 
@@ -48,6 +61,16 @@ def wire_agent(agent: Agent) -> JsonObject:
     return {**read, "docker_image": None, "acp_url": agent.acp_url}
 
 
+def address(agent: Agent) -> str:
+    """Where the agent is called; raises AgentNotDeployed for one that only its build has registered."""
+    if agent.acp_url is None:
+        raise AgentNotDeployed(
+            f"agent {agent.name!r} is {agent.status}: its build is registered, but it is not deployed, so "
+            "there is nobody to call; deploy it, and it registers itself"
+        )
+    return agent.acp_url
+
+
 async def register(resources: Resources, principal: Principal, body: AgentRegister) -> Agent:
     """Make the agent, or bring the one of this id, else of this name, up to date.
 
@@ -56,12 +79,30 @@ async def register(resources: Resources, principal: Principal, body: AgentRegist
     while True:
         async with resources.db.read() as session:
             known = await _registered(session, principal, body)
-            operation = Operation.UPDATE if known else Operation.CREATE
-            subject = agent_ref(known) if known else type_ref(ResourceType.AGENT, principal)
-            await require(resources.authz, session, principal, operation, subject)
+            await _require_register(session, resources, principal, known)
+        said = _said(body)
         async with resources.db.begin() as session:
-            agent = await (_update(session, known, body) if known else _insert(session, principal, body))
+            agent = await (_update(session, known, said) if known else _insert(session, principal, said))
         # None: another registration or a deletion came in between, so that something else is to be allowed.
+        if agent is not None:
+            return agent
+
+
+async def register_build(resources: Resources, principal: Principal, body: AgentRegisterBuild) -> Agent:
+    """Make an agent that is BuildOnly, or bring one that still is up to date.
+
+    One that has registered itself stays as it is: what is built says nothing of what runs.
+    """
+    while True:
+        async with resources.db.read() as session:
+            known = await _of_name(session, principal, body.name)
+            await _require_register(session, resources, principal, known)
+        if known is not None and known.acp_url is not None:
+            return known
+        said = _said_by_build(body)
+        async with resources.db.begin() as session:
+            agent = await (_update(session, known, said) if known else _insert(session, principal, said))
+        # None: as above.
         if agent is not None:
             return agent
 
@@ -150,12 +191,18 @@ async def list_page(
 ) -> list[Agent]:
     """Agents of the caller's account that are not deleted; pages count from 1."""
     await require(authz, session, principal, Operation.READ, type_ref(ResourceType.AGENT, principal))
-    statement = _present(principal)
+    statement, of = _present(principal), Agent
     if wanted.task_id is not None:
         of_task = text("agents.id IN (SELECT agent_id FROM tasks WHERE id = :task_id)")
         statement = statement.where(of_task.bindparams(task_id=wanted.task_id))
-    key = {"created_at": col(Agent.created_at), "updated_at": col(Agent.updated_at), "name": col(Agent.name)}
-    order = [key[wanted.order_by], col(Agent.id)]
+    if wanted.card_metadata is not None:
+        holds = text(f"{CARD_METADATA_SQL} @> CAST(:card_metadata AS jsonb)")
+        statement = statement.where(holds.bindparams(card_metadata=json.dumps(wanted.card_metadata)))
+        # Behind a fence: Postgres can only guess how many fit, and would walk the order for those fifty.
+        fitting = aliased(Agent, statement.offset(0).subquery())
+        statement, of = select(fitting), fitting
+    key = {"created_at": col(of.created_at), "updated_at": col(of.updated_at), "name": col(of.name)}
+    order = [key[wanted.order_by], col(of.id)]
     statement = statement.order_by(
         *[c.desc() if wanted.order_direction == "desc" else c.asc() for c in order]
     )
@@ -216,42 +263,78 @@ async def _registered(session: AsyncSession, principal: Principal, body: AgentRe
     return of_id or await _of_name(session, principal, body.name)
 
 
+async def _require_register(
+    session: AsyncSession, resources: Resources, principal: Principal, known: Agent | None
+) -> None:
+    operation = Operation.UPDATE if known else Operation.CREATE
+    subject = agent_ref(known) if known else type_ref(ResourceType.AGENT, principal)
+    await require(resources.authz, session, principal, operation, subject)
+
+
 def _said(body: AgentRegister) -> dict[str, Any]:
     """The columns that each registration sets."""
     return {
-        **body.model_dump(exclude={"agent_id", "principal_context"}),
+        **_told(body),
+        "acp_url": body.acp_url,
+        "acp_type": body.acp_type,
         "status": AgentStatus.READY,
         "status_reason": None,
+        "health_failures": 0,
+        "registered_at": func.clock_timestamp(),
     }
 
 
-async def _update(session: AsyncSession, known: Agent, body: AgentRegister) -> Agent | None:
-    """The agent brought up to date; None when it has been deleted or renamed since it was read."""
-    statement = (
-        update(Agent)
-        .where(col(Agent.id) == known.id, col(Agent.name) == known.name, col(Agent.deleted_at).is_(None))
-        .values(**_said(body), registered_at=func.clock_timestamp(), updated_at=func.clock_timestamp())
-        .returning(Agent)
-    )
+def _said_by_build(body: AgentRegisterBuild) -> dict[str, Any]:
+    """The columns that a build sets; what kind of agent it is shows when it registers itself."""
+    return {
+        **_told(body),
+        "acp_url": None,
+        "acp_type": AcpType.ASYNC,
+        "status": AgentStatus.BUILD_ONLY,
+        "status_reason": "its build is registered; it is not deployed yet",
+    }
+
+
+def _told(body: AgentRegister | AgentRegisterBuild) -> dict[str, Any]:
+    """What both say. The worker of an agent registers after its service and says less: it erases nothing."""
+    always = {"name": body.name, "description": body.description}
+    sometimes = {
+        "agent_input_type": body.agent_input_type,
+        "registration_metadata": body.registration_metadata or None,
+    }
+    return always | {key: value for key, value in sometimes.items() if value is not None}
+
+
+async def _update(session: AsyncSession, known: Agent, said: dict[str, Any]) -> Agent | None:
+    """The agent brought up to date; None when it was deleted, renamed or deployed since it was read."""
+    values = {**said, "updated_at": func.clock_timestamp()}
+    if "registration_metadata" in said:
+        before = func.coalesce(col(Agent.registration_metadata), literal({}, JsonColumn))
+        values["registration_metadata"] = before.op("||")(literal(said["registration_metadata"], JsonColumn))
+    still = [col(Agent.name) == known.name, col(Agent.deleted_at).is_(None)]
+    if said["acp_url"] is None:
+        still.append(col(Agent.acp_url).is_(None))
+    statement = update(Agent).where(col(Agent.id) == known.id, *still).values(**values).returning(Agent)
     try:
         return (await session.exec(statement)).scalar_one_or_none()
     except IntegrityError as error:
         if violates(error, UNIQUE_NAME):
-            raise AlreadyExists(f"agent {body.name!r} already exists, with another id") from None
+            raise AlreadyExists(f"agent {said['name']!r} already exists, with another id") from None
         raise
 
 
-async def _insert(session: AsyncSession, principal: Principal, body: AgentRegister) -> Agent | None:
+async def _insert(session: AsyncSession, principal: Principal, said: dict[str, Any]) -> Agent | None:
     """A new agent; None when there is one of this name by now."""
-    statement = insert(Agent).values(
-        **_said(body),
-        id=new_id(),
-        account_id=principal.account_id,
-        owner=principal.creator,
-        registered_at=func.now(),
-        created_at=func.now(),
-        updated_at=func.now(),
-    )
+    new = {
+        "id": new_id(),
+        "account_id": principal.account_id,
+        "owner": principal.creator,
+        "created_at": func.now(),
+        "updated_at": func.now(),
+    }
+    if "registered_at" in said:
+        new["registered_at"] = func.now()
+    statement = insert(Agent).values(**(said | new))
     statement = statement.on_conflict_do_nothing(
         index_elements=["account_id", "name"], index_where=col(Agent.deleted_at).is_(None)
     ).returning(Agent)

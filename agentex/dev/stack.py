@@ -83,6 +83,8 @@ class Stack:
         self._supervisor = supervisor
         self._environment = dict(os.environ)
         self._environment.setdefault("ENABLE_AGENT_RUN_SCHEDULES", "true")
+        # In a container as well: what this stack serves runs beside it.
+        self._environment.setdefault("AGENTEX_AGENT_HOST_REWRITES", "host.docker.internal=127.0.0.1")
         self._environment["PYTHONUNBUFFERED"] = "1"
         self._api = Place(settings.host, settings.port)
         self._worker = Place("127.0.0.1", settings.worker_port)

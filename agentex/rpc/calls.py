@@ -9,6 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.acp.messages import AcpCall, AcpMethod
 from agentex.agents.models import Agent
+from agentex.agents.service import address
 from agentex.auth.authorize import Operation, ResourceRef, require
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject
@@ -45,7 +46,7 @@ class RpcCall:
     def to_agent(self, method: AcpMethod, key: str, params: JsonObject, seconds: float) -> AcpCall:
         """The request to the agent, under a key that is the same for each attempt at it."""
         return AcpCall(
-            self.agent.acp_url,
+            address(self.agent),
             method,
             params,
             request_id=key,

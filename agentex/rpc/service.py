@@ -92,6 +92,8 @@ async def answer(call: RpcCall) -> RpcResponse | Answering:
 
 
 async def _carry_out(call: RpcCall) -> JsonObject | RpcError | Answering:
+    # Before anything is written, also for what would not be sent at once.
+    agents.address(call.agent)
     try:
         method = RpcMethod(call.request.method)
     except ValueError:

@@ -90,12 +90,19 @@ class Failed:
     # Whether the executor may repeat after the agent's own server error (acknowledged before it works).
     repeats_agent_error: bool
     partial: list[JsonObject] | None = None
+    # What health checks had said of the agent when the attempt began; None where they had nothing to say.
+    health: str | None = None
+
+    @property
+    def error(self) -> str:
+        """What the run says of it; the health stands behind, and is kept where the whole is too long."""
+        behind = f" (the agent is Unhealthy: {self.health})" if self.health else ""
+        return self.failure.message[: MAX_ERROR_LENGTH - len(behind)] + behind
 
 
 def outcome_of_failure(run: Claimed, token: UUID, definition: Definition, failed: Failed) -> Outcome:
     """design.md §4, the table "What is sent again": the only place that decides it."""
-    failure = failed.failure
-    error = failure.message[:MAX_ERROR_LENGTH]
+    failure, error = failed.failure, failed.error
     again, reason = False, RunReason.AGENT_ERROR
     if isinstance(failure, AgentUnreachable):
         again, reason = True, RunReason.AGENT_UNREACHABLE

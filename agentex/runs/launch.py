@@ -280,7 +280,7 @@ class Launch:
             return None
         # Not asked again now, so it certainly has not begun.
         silent = AgentUnreachable(f"the agent did not answer {limit} times in a row")
-        failed = Failed(silent, item.executor.repeats_agent_error)
+        failed = Failed(silent, item.executor.repeats_agent_error, health=item.agent_health)
         return outcome_of_failure(item.run, self.token, item.definition, failed)
 
     def _failed(
@@ -289,7 +289,7 @@ class Launch:
         """The outcome of a request that did not go well; counts those that were not answered at all."""
         silent = isinstance(failure, OutcomeUnknown)
         self.timeouts[item.run.agent_id] = self.timeouts.get(item.run.agent_id, 0) + 1 if silent else 0
-        failed = Failed(failure, item.executor.repeats_agent_error, partial)
+        failed = Failed(failure, item.executor.repeats_agent_error, partial, item.agent_health)
         return outcome_of_failure(item.run, self.token, item.definition, failed)
 
     async def _record(self, flight: _InFlight, outcome: Outcome) -> Recorded:

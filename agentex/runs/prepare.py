@@ -9,12 +9,12 @@ from uuid import UUID
 
 from sqlmodel import col, select
 
-from agentex.agents.models import Agent
-from agentex.agents.service import wire_agent
+from agentex.agents.models import Agent, AgentStatus
+from agentex.agents.service import address, wire_agent
 from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceType
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject, rows
-from agentex.errors import AuthorizerUnavailable
+from agentex.errors import AgentNotDeployed, AuthorizerUnavailable
 from agentex.events.bulk import NewEvent, ensure_events
 from agentex.events.service import wire_event
 from agentex.executors.base import Delivery, Executor
@@ -29,6 +29,9 @@ from agentex.tasks.bulk import NewTask, ensure_tasks
 from agentex.tasks.models import OPEN_STATUSES, TaskRead
 from agentex.tasks.service import wire_task
 
+# In a run's error it stands behind what went wrong with the run itself.
+MAX_HEALTH_LENGTH = 300
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -38,6 +41,8 @@ class Prepared:
     definition: Definition
     executor: Executor
     delivery: Delivery
+    # Why health checks call its agent Unhealthy, which is no reason not to send; None where they do not.
+    agent_health: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,10 @@ def _unwanted(
         return outcome_of_skip(run, token, RunReason.SCHEDULE_DELETED)
     if agent is None or agent.deleted_at is not None:
         return outcome_of_skip(run, token, RunReason.AGENT_DELETED)
+    try:
+        address(agent)
+    except AgentNotDeployed as error:
+        return Outcome(run.id, token, RunStatus.FAILED, RunReason.CONFIGURATION, error.message)
     return None
 
 
@@ -238,13 +247,15 @@ def _prepared(
 ) -> Prepared:
     delivery = Delivery(
         run_id=item.run.id,
-        acp_url=item.agent.acp_url,
+        acp_url=address(item.agent),
         agent=agent,
         task=wire_task(tasks[_task_name(item.run)]),
         content=_content(item.definition),
         event=events.get(delivery_key(item.run.id)),
     )
-    return Prepared(item.run, item.definition, item.executor, delivery)
+    unhealthy = item.agent.status is AgentStatus.UNHEALTHY
+    health = (item.agent.status_reason or "")[:MAX_HEALTH_LENGTH] if unhealthy else None
+    return Prepared(item.run, item.definition, item.executor, delivery, health)
 
 
 def _task_name(run: Claimed) -> str:

@@ -9,7 +9,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.agents.models import Agent
-from agentex.agents.service import wire_agent
+from agentex.agents.service import address, wire_agent
 from agentex.database import rows
 from agentex.errors import AgentCallFailed, BadRequest
 from agentex.executors.base import Delivery
@@ -39,7 +39,8 @@ async def stop_at_agent(resources: Resources, run_id: UUID) -> None:
             id=run_id,
         )
         agent = (await session.exec(select(Agent).where(col(Agent.id) == run.agent_id))).one()
-    if task is not None:
+    # Of one that was never deployed nobody has heard.
+    if task is not None and agent.acp_url is not None:
         await _tell(resources, run_id, agent, task)
 
 
@@ -52,7 +53,7 @@ async def _close_task(session: AsyncSession, resources: Resources, task_id: UUID
 
 
 async def _tell(resources: Resources, run_id: UUID, agent: Agent, task: Task | TaskRead) -> None:
-    delivery = Delivery(run_id, agent.acp_url, wire_agent(agent), wire_task(task), content={})
+    delivery = Delivery(run_id, address(agent), wire_agent(agent), wire_task(task), content={})
     executor = executor_for(agent.acp_type, resources.acp, resources.settings)
     try:
         await executor.cancel(delivery)

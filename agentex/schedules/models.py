@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Stri
 from sqlalchemy import BigInteger, CheckConstraint, Index, String, text
 from sqlmodel import Field, SQLModel
 
+from agentex.agents.models import AgentStatus
 from agentex.auth.principal import Principal
 from agentex.database import JsonColumn, JsonObject
 from agentex.ids import new_id
@@ -256,7 +257,7 @@ class ScheduleInstant(BaseModel):
 
 
 class ScheduleRead(BaseModel):
-    """A schedule on the wire (wire.md §3), plus its policies, version and the note of its state."""
+    """A schedule on the wire (wire.md §3), plus its policies, version, note, and how its agent stands."""
 
     id: UUID
     agent_id: UUID
@@ -284,6 +285,11 @@ class ScheduleRead(BaseModel):
     state_note: str | None
     policies: Policies
     version: int
+    # Advice: an agent that is Unhealthy is called all the same, and its runs are tried again.
+    agent_status: AgentStatus | None = Field(
+        default=None, description="How the agent stands now; runs are launched whatever it says"
+    )
+    agent_status_reason: str | None = Field(default=None, description="Why, e.g. what its health check said")
 
 
 class ScheduleTriggered(ScheduleRead):

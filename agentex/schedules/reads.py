@@ -1,18 +1,19 @@
-"""A schedule as callers see it: its row, its totals, its agent's type, its next instants."""
+"""A schedule as callers see it: its row, its totals, its agent, its next instants."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_
+from sqlalchemy.orm import Bundle
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.agents.models import AcpType, Agent
+from agentex.agents.models import AcpType, Agent, AgentStatus
 from agentex.auth.principal import Principal
 from agentex.cadence.base import Cadence
 from agentex.cadence.registry import parse
@@ -146,11 +147,24 @@ def _passes(wanted: ScheduleFilter) -> list[ColumnElement[bool]]:
     return passes
 
 
+@dataclass(frozen=True)
+class _AgentNow:
+    """What a schedule tells of its agent."""
+
+    acp_type: AcpType
+    status: AgentStatus
+    status_reason: str | None
+
+
+# Three columns of the row: an agent's card may be large, and a page has a thousand schedules.
+_AGENT = Bundle[Any]("agent", col(Agent.acp_type), col(Agent.status), col(Agent.status_reason))
+
+
 async def _read(
     session: AsyncSession, ids: Sequence[UUID], now: datetime, live: Live | None
 ) -> list[ScheduleRead]:
     statement = (
-        select(Schedule, Agent.acp_type, ScheduleTotals, ScheduleClock.active_from)
+        select(Schedule, _AGENT, ScheduleTotals, ScheduleClock.active_from)
         .join(Agent, col(Agent.id) == col(Schedule.agent_id))
         .outerjoin(ScheduleTotals, col(ScheduleTotals.schedule_id) == col(Schedule.id))
         .outerjoin(ScheduleClock, col(ScheduleClock.schedule_id) == col(Schedule.id))
@@ -160,11 +174,11 @@ async def _read(
         .execution_options(populate_existing=True)
     )
     reads: list[ScheduleRead] = []
-    for schedule, acp_type, totals, active_from in (await session.exec(statement)).all():
+    for schedule, agent, totals, active_from in (await session.exec(statement)).all():
         # An outer join: pyright takes both for always there.
         found = cast("ScheduleTotals | None", totals)
         after = max(now, cast("datetime | None", active_from) or now)
-        reads.append(_to_read(schedule, AcpType(acp_type), found, _Ahead(after, live)))
+        reads.append(_to_read(schedule, _AgentNow(*agent), found, _Ahead(after, live)))
     return reads
 
 
@@ -183,10 +197,10 @@ def _coming(schedule: Schedule, after: datetime) -> list[datetime]:
 
 
 def _to_read(
-    schedule: Schedule, acp_type: AcpType, totals: ScheduleTotals | None, ahead: _Ahead
+    schedule: Schedule, agent: _AgentNow, totals: ScheduleTotals | None, ahead: _Ahead
 ) -> ScheduleRead:
     method: Literal["event/send", "message/send"] = (
-        "message/send" if acp_type is AcpType.SYNC else "event/send"
+        "message/send" if agent.acp_type is AcpType.SYNC else "event/send"
     )
     shown = ahead.live is not None and not schedule.paused
     skipped = [datetime.fromisoformat(instant) for instant in schedule.skipped_action_times]
@@ -204,4 +218,6 @@ def _to_read(
         skipped_action_times=[instant for instant in skipped if instant > ahead.after],
         last_action_time=totals.last_due_at if totals else None,
         num_actions_taken=totals.opened if totals else 0,
+        agent_status=agent.status,
+        agent_status_reason=agent.status_reason,
     )

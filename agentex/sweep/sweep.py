@@ -33,6 +33,7 @@ from agentex.runs.stop import stop_at_agent
 from agentex.schedules.open import Opened, open_due, open_missed_by_attach
 from agentex.schedules.settle import detach_ended
 from agentex.sweep.answering import Answering
+from agentex.sweep.health import HealthRounds
 from agentex.telemetry.metrics import (
     SWEEP_FAILURES,
     SWEEP_LAST_ENDED_TIMESTAMP_SECONDS,
@@ -92,6 +93,7 @@ class Sweep:
         self._grace_seconds = RENEWALS_AWAITED * resources.settings.claim_renew_seconds
         self._answering = Answering(resources.settings.sweep_interval_seconds + self._grace_seconds)
         self._stopping: set[UUID] = set()
+        self._health = HealthRounds(resources)
         self.ended = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -103,6 +105,7 @@ class Sweep:
 
     async def close(self) -> None:
         """Let another process sweep."""
+        await self._health.close()
         await self._lock.drop()
 
     async def sweep_once(self) -> None:
@@ -130,6 +133,7 @@ class Sweep:
     async def _sweep(self) -> None:
         # First, while it is certain that this process has not been stopped since the last round.
         await self._settle_expired()
+        self._health.begin_if_due()
         healthy = await self._resources.temporal.probe()
         await self._open_overdue(healthy)
         await self._open_after_attach(healthy)

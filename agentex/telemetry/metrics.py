@@ -52,6 +52,14 @@ AGENT_REQUESTS_IN_FLIGHT = Gauge(
     "Runs being carried to agents by this process, up to two for each place: is a lane full?",
     ["lane"],
 )
+AGENT_PROBES = Counter(
+    "agentex_agent_probes", "Agents asked for their health, by result: do agents answer?", ["result"]
+)  # result: answered | failed
+AGENT_HEALTH_CHANGES = Counter(
+    "agentex_agent_health_changes",
+    "Agents that became Unhealthy, or Ready again, by health checks: are agents away?",
+    ["status"],
+)  # status: Unhealthy | Ready
 SWEEP_LAST_ENDED_TIMESTAMP_SECONDS = Gauge(
     "agentex_sweep_last_ended_timestamp_seconds",
     "Unix time at which a sweep of this process last ended: is it alive?",

@@ -45,6 +45,7 @@ class DevStack:
             "AGENTEX_DATABASE_URL": None,
             "AGENTEX_TEMPORAL_ADDRESS": None,
             "ENABLE_AGENT_RUN_SCHEDULES": None,
+            "AGENTEX_AGENT_HOST_REWRITES": None,
             **(environment or {}),
         }
         command = [*(program or agentex("dev")), "--data-dir", str(data_directory), *options]

@@ -7,12 +7,16 @@ import re
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
+from agentex.dev.ports import free_port
 from agentex.dev.processes import wait_until
 from tests.stack.dev_stack import DevStack, run_printed
+from tests.support.fault_agent import FaultAgent
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -58,6 +62,25 @@ def test_no_agents_starts_none(make_stack: MakeStack) -> None:
     assert stack.children().keys() == EVERYTHING - {"demo-async", "demo-sync"}
     assert "Agents   none of ours" in stack.supervisor.output()
     assert json.loads(run_printed(stack.printed_command("List its runs")))["runs"] == []
+
+
+def test_an_agent_that_its_own_command_line_starts_is_called_on_this_machine(
+    make_stack: MakeStack, tmp_path: Path
+) -> None:
+    stack = make_stack("--no-agents")
+    stack.start()
+    agent = FaultAgent(tmp_path, free_port())
+    agent.start()
+    try:
+        # What `agentex agents run` registers unless it is told otherwise.
+        url = agent.url.replace("127.0.0.1", "host.docker.internal")
+        body = {"name": "mine", "description": "", "acp_url": url, "acp_type": "async"}
+        registered = httpx2.post(f"{stack.url}/agents/register", json=body).json()
+        path = f"{stack.url}/agents/{registered['id']}/rpc"
+        assert httpx2.post(path, json={"method": "task/create"}).json()["error"] is None
+    finally:
+        agent.process.close()
+    assert len(agent.requests("task/create")) == 1
 
 
 def test_two_stacks_run_side_by_side(make_stack: MakeStack) -> None:

@@ -9,7 +9,7 @@ In a test:
 
 As a process: `python -m tests.support.acp_server --port 28100 --record requests.jsonl`; read the record with
 `read_record(path)`. Over HTTP: POST /script {"method","replies":[{Reply's fields}],"repeat","task_name"},
-POST /release, GET /requests (counts), GET /healthz.
+POST /release, GET /requests (counts), GET /healthz (scripted as the method "healthz").
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ class AcpServer:
         self.counts: Counter[str] = Counter()
         self.hanging = 0
         self.dropped = 0
+        # Requests for /healthz, which are no calls and are not recorded.
+        self.probes = 0
         # Requests that are being answered, and the most there ever were at once.
         self.open = 0
         self.most_open = 0
@@ -153,6 +155,11 @@ class AcpServer:
         while (self.counts[method] if method else self.counts.total()) < count:
             await self._changed.wait()
 
+    async def is_probed(self, count: int = 1) -> None:
+        """Returns when its health has been asked for so often."""
+        while self.probes < count:
+            await self._changed.wait()
+
     async def is_hanging(self, count: int = 1) -> None:
         """Returns when that many requests hang."""
         while self.hanging < count:
@@ -175,6 +182,11 @@ class AcpServer:
         reply = self._reply(method, document) if self._scripts else _OK
         if reply is _OK:
             return default_answer(method, document.get("id"))
+        return await self._play_counted(reply, request, document)
+
+    async def _play_counted(
+        self, reply: Reply, request: web.Request, document: JsonObject
+    ) -> web.StreamResponse:
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
@@ -247,8 +259,13 @@ class AcpServer:
         await response.write_eof()
         return response
 
-    async def _healthz(self, request: web.Request) -> web.Response:
-        return web.json_response({"status": "healthy", "agent_id": None})
+    async def _healthz(self, request: web.Request) -> web.StreamResponse:
+        self.probes += 1
+        self._notify()
+        reply = self._reply("healthz", {})
+        if reply == _OK:
+            return web.json_response({"status": "healthy", "agent_id": None})
+        return await self._play_counted(reply, request, {"method": "healthz"})
 
     async def _take_script(self, request: web.Request) -> web.Response:
         self._add(_script.validate_json(await request.read()))

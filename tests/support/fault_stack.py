@@ -173,9 +173,25 @@ class Stack:
         agent = FaultAgent(self.directory, free_port(), keepalive_seconds=keepalive_seconds)
         agent.start()
         self.agents.append(agent)
-        body = {"name": agent.name, "description": "", "acp_url": agent.url, "acp_type": acp_type}
-        agent.id = (await self.ok("POST", "/agents/register", body))["id"]
+        await self.register(agent, acp_type)
         return agent
+
+    async def move_agent(self, agent: FaultAgent, acp_type: Literal["sync", "async"]) -> FaultAgent:
+        """Start the agent once more on another port, where it registers under its name."""
+        moved = FaultAgent(self.directory, free_port())
+        moved.name = agent.name
+        moved.start()
+        self.agents.append(moved)
+        await self.register(moved, acp_type)
+        return moved
+
+    async def register(
+        self, agent: FaultAgent, acp_type: Literal["sync", "async"], *, acp_url: str | None = None
+    ) -> None:
+        """Register an agent as it does itself, at its own address unless told otherwise."""
+        url = acp_url or agent.url
+        body = {"name": agent.name, "description": "", "acp_url": url, "acp_type": acp_type}
+        agent.id = (await self.ok("POST", "/agents/register", body))["id"]
 
     async def call(
         self, method: str, path: str, body: object = None, *, seconds: float = CALL_SECONDS

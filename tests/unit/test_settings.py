@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from agentex import settings as settings_module
 from agentex.settings import Settings, WorkerQueue
 
 FLAG = "ENABLE_AGENT_RUN_SCHEDULES"
@@ -58,6 +61,9 @@ def test_a_worker_serves_the_queues_it_is_told(monkeypatch: pytest.MonkeyPatch) 
         ("AGENTEX_DATABASE_POOL_SIZE", "0"),
         ("AGENTEX_AUTH", "nobody"),
         ("AGENTEX_LOG_LEVEL", "loud"),
+        ("AGENTEX_AGENT_HEALTH_INTERVAL_SECONDS", "-1"),
+        ("AGENTEX_AGENT_HEALTH_TIMEOUT_SECONDS", "0"),
+        ("AGENTEX_AGENT_HEALTH_FAILURES", "0"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_an_error(
@@ -89,3 +95,48 @@ def test_queues_and_ids_carry_the_stack_s_prefix() -> None:
         "blue-deliver",
         "blue-answers",
     ]
+
+
+REWRITES = "AGENTEX_AGENT_HOST_REWRITES"
+
+
+@pytest.mark.parametrize(
+    ("value", "rewrites"),
+    [
+        ("host.docker.internal=127.0.0.1", {"host.docker.internal": "127.0.0.1"}),
+        (" Agents.Example = agents.internal , b=[::1],", {"agents.example": "agents.internal", "b": "::1"}),
+        ("", {}),
+    ],
+)
+def test_hosts_of_agents_are_rewritten_as_told(
+    monkeypatch: pytest.MonkeyPatch, value: str, rewrites: dict[str, str]
+) -> None:
+    monkeypatch.setenv(REWRITES, value)
+    assert Settings().agent_host_rewrites == rewrites
+
+
+@pytest.mark.parametrize("value", ["host", "a=", "=b", "a=b:80", "a:80=b", "http://a=b", "a=b c", "a=b=c"])
+def test_a_rewrite_that_is_none_is_an_error_that_says_the_form(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv(REWRITES, value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    form = "HOST=HOST, comma-separated and without ports, such as host.docker.internal=127.0.0.1"
+    assert [error["msg"] for error in caught.value.errors()] == [f"Value error, {value!r} is not {form}"]
+
+
+@pytest.mark.parametrize("known_by", ["nothing", "a file", "Kubernetes"])
+def test_the_docker_host_is_this_machine_but_in_a_container(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known_by: str
+) -> None:
+    mark = tmp_path / ".dockerenv"
+    monkeypatch.setattr(settings_module, "_CONTAINER_FILES", (mark,))
+    for name in (REWRITES, "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    if known_by == "a file":
+        mark.touch()
+    elif known_by == "Kubernetes":
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    expected = {"host.docker.internal": "127.0.0.1"} if known_by == "nothing" else {}
+    assert Settings().agent_host_rewrites == expected

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx2
 import pytest
 
 from agentex.auth.authorize import Operation, ResourceType
-from tests.support.api import UNKNOWN_ID, at_once, problem, register, registration
+from agentex.resources import Resources
+from tests.api.ledger.stage import fetch
+from tests.support.acp_server import AcpServer
+from tests.support.api import UNKNOWN_ID, at_once, create_task, problem, register, registration
 from tests.support.authz import ScriptedAuthz
 
 PATH = "/agents/register"
@@ -106,6 +111,88 @@ async def test_twenty_at_once_of_one_name_make_one_agent(client: httpx2.AsyncCli
 
     assert len({agent["id"] for agent in answers}) == 1
     assert [agent["id"] for agent in (await client.get("/agents")).json()] == [answers[0]["id"]]
+
+
+async def test_the_worker_of_an_agent_erases_nothing_that_its_service_said(
+    client: httpx2.AsyncClient,
+) -> None:
+    """Agents on Temporal register twice under one name, and only the service knows its card."""
+    card = {"agent_card": {"metadata": {"region": "eu"}}, "commit_sha": "a", "deployment_id": "d-1"}
+    first = await register(client, registration_metadata=card, agent_input_type="json")
+
+    silent = await register(client)
+    more = await register(client, registration_metadata={"commit_sha": "b", "source_repo": "r"})
+    empty = await register(client, registration_metadata={})
+
+    times = {"updated_at", "registered_at"}
+    expected = {key: value for key, value in first.items() if key not in times}
+    for answer, metadata in (
+        (silent, card),
+        (more, card | {"commit_sha": "b", "source_repo": "r"}),
+        (empty, card | {"commit_sha": "b", "source_repo": "r"}),
+    ):
+        found = {key: value for key, value in answer.items() if key not in times}
+        assert found == expected | {"registration_metadata": metadata}
+
+
+async def test_twenty_at_once_that_say_different_things_all_are_heard(client: httpx2.AsyncClient) -> None:
+    bodies = [registration(registration_metadata={f"key-{n}": n}) for n in range(20)]
+
+    responses = await asyncio.gather(*[client.post(PATH, json=body) for body in bodies])
+
+    assert [response.status_code for response in responses] == [200] * 20
+    (agent,) = (await client.get("/agents")).json()
+    assert agent["registration_metadata"] == {f"key-{n}": n for n in range(20)}
+
+
+async def test_twenty_at_once_of_one_id_rename_one_agent(client: httpx2.AsyncClient) -> None:
+    first = await register(client)
+
+    answers = await at_once(20, client, PATH, registration(name="farewell", agent_id=first["id"]))
+
+    assert {(agent["id"], agent["name"]) for agent in answers} == {(first["id"], "farewell")}
+    assert [agent["id"] for agent in (await client.get("/agents")).json()] == [first["id"]]
+
+
+async def test_twenty_at_once_of_one_id_under_different_names_are_one_agent(
+    client: httpx2.AsyncClient,
+) -> None:
+    first = await register(client)
+    bodies = [registration(name=f"name-{n}", agent_id=first["id"]) for n in range(20)]
+
+    responses = await asyncio.gather(*[client.post(PATH, json=body) for body in bodies])
+
+    assert [response.status_code for response in responses] == [200] * 20
+    assert {response.json()["id"] for response in responses} == {first["id"]}
+    (agent,) = (await client.get("/agents")).json()
+    assert (agent["id"], agent["name"].startswith("name-")) == (first["id"], True)
+
+
+@pytest.mark.parametrize("by", ["name", "agent_id"])
+async def test_an_agent_that_moves_is_called_at_its_new_address(
+    client: httpx2.AsyncClient, acp_server: AcpServer, by: str
+) -> None:
+    first = await register(client)
+    known = {"agent_id": first["id"]} if by == "agent_id" else {}
+
+    async with AcpServer() as second:
+        await register(client, acp_url=acp_server.url, **known)
+        await create_task(client, first)
+        await register(client, acp_url=second.url, **known)
+        await create_task(client, first)
+
+        assert [len(server.requests) for server in (acp_server, second)] == [1, 1]
+
+
+@pytest.mark.parametrize("context", [None, {"api_key": "k-secret"}, ["a"], "text", 7])
+async def test_a_principal_context_is_taken_and_neither_used_nor_kept(
+    client: httpx2.AsyncClient, resources: Resources, context: object
+) -> None:
+    agent = await register(client, principal_context=context)
+
+    (row,) = await fetch(resources, "SELECT owner, account_id, agents::text AS whole FROM agents")
+    assert (row["owner"], row["account_id"], "k-secret" in row["whole"]) == ("tester", "default", False)
+    assert "principal_context" not in agent
 
 
 async def test_who_may_not_update_an_agent_cannot_move_it(

@@ -50,6 +50,10 @@ THREADS = ("{task_id}", "a thread of the account")
 # Bodies with which a route answers 200; a route that is not named here needs none.
 BODIES: dict[str, list[Json]] = {
     "POST /agents/register": [registration(name="another"), registration(name="{name}", acp_type="sync")],
+    "POST /agents/register-build": [
+        {"name": "another", "description": ""},
+        {"name": "{name}", "description": ""},
+    ],
     "POST /agents/{agent_id}/rpc": RPC,
     "POST /agents/name/{name}/rpc": RPC,
     "POST /agents/{sync_agent_id}/rpc": SYNC_RPC,
@@ -93,6 +97,7 @@ ANSWERED = {
     "POST /checkpoints/delete-thread": 204,
 }
 QUERIES = {
+    "GET /agents": "?agent_card_metadata=%7B%7D",
     "GET /messages": "?task_id={task_id}",
     "GET /messages/paginated": "?task_id={task_id}",
     "GET /events": "?task_id={task_id}&agent_id={agent_id}",

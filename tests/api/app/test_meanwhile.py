@@ -124,6 +124,40 @@ async def test_an_agent_that_is_renamed_meanwhile_keeps_its_name(
     assert found == [(anew["id"], "greeter"), (agent["id"], "renamed")]
 
 
+BUILD: Json = {"name": "greeter", "description": "the next version"}
+
+
+async def test_an_agent_that_registers_meanwhile_is_not_taken_for_a_build(
+    client: httpx2.AsyncClient, authz: ScriptedAuthz, resources: Resources
+) -> None:
+    async def register(_: AsyncSession) -> None:
+        authz.while_asked = None
+        await add_agent(resources, "greeter", acp_url="http://127.0.0.1:1")
+
+    authz.while_asked = register
+    answer = await client.post("/agents/register-build", json=BUILD)
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "Ready")
+    found = await fetch(resources, "SELECT acp_url, description FROM agents")
+    assert [tuple(row.values()) for row in found] == [("http://127.0.0.1:1", "echoes")]
+
+
+async def test_a_build_that_is_deployed_meanwhile_stays_deployed(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, resources: Resources
+) -> None:
+    await client.post("/agents/register-build", json=BUILD)
+    deploy = "UPDATE agents SET status = 'Ready', acp_url = 'http://127.0.0.1:1', description = 'runs'"
+    meanwhile(Operation.UPDATE, ResourceType.AGENT, deploy)
+
+    answer = await client.post("/agents/register-build", json=BUILD)
+
+    assert (answer.status_code, answer.json()["status"], answer.json()["description"]) == (
+        200,
+        "Ready",
+        "runs",
+    )
+
+
 async def test_an_agent_that_is_deleted_meanwhile_gets_no_task(
     client: httpx2.AsyncClient, meanwhile: Meanwhile, agent: Json, acp_server: AcpServer
 ) -> None:

@@ -325,6 +325,12 @@ async def nobody_sweeps(resources: Resources) -> None:
     )
 
 
+async def probes_failed(resources: Resources, count: int) -> None:
+    """Return when so many of each agent's health checks have failed in a row."""
+    sql = "SELECT bool_and(health_failures = :count) AS holds FROM agents"
+    await _until(resources, sql, count=count)
+
+
 async def _until(resources: Resources, sql: str, **given: object) -> None:
     async with asyncio.timeout(10):
         while True:

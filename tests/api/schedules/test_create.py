@@ -46,6 +46,8 @@ DEFAULTS: Json = {
         "stagger_seconds": 0,
     },
     "version": 1,
+    "agent_status": "Ready",
+    "agent_status_reason": None,
 }
 
 

@@ -273,7 +273,7 @@ async def test_tasks_made_in_bulk_have_theirs_in_one_statement(resources: Resour
     assert len([one for one in sent if "trackers" in one[0]]) == 1
 
 
-BEFORE_TRACKERS = "0004"
+BEFORE_TRACKERS = "0005"
 
 
 async def test_the_migration_gives_older_tasks_theirs(resources: Resources) -> None:

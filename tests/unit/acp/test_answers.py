@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from agentex.acp.answers import (
-    api_url,
+    base_url,
     http_failure,
     last_updates_of,
     result_of,
@@ -46,13 +46,13 @@ def answer(**fields: object) -> bytes:
     ],
 )
 def test_api_stands_behind_the_acp_url_whatever_it_ends_with(acp_url: str, expected: str):
-    assert str(api_url(acp_url)) == expected
+    assert str(base_url(acp_url) / "api") == expected
 
 
 @pytest.mark.parametrize("acp_url", ["", "agent:8000", "ftp://agent", "http://", "http://agent:port", "/api"])
 def test_an_address_that_is_none_is_unreachable(acp_url: str):
     with pytest.raises(AgentUnreachable):
-        api_url(acp_url)
+        base_url(acp_url)
 
 
 def test_a_failure_names_host_and_port_but_neither_path_nor_credentials():
