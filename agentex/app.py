@@ -17,8 +17,12 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
+from agentex.agent_api_keys.api import router as agent_api_keys_router
 from agentex.agents.api import router as agents_router
 from agentex.collector import keep_modules
+from agentex.deployments.api import history_router
+from agentex.deployments.api import router as deployments_router
+from agentex.forward.api import router as forward_router
 from agentex.hooks import fill_hooks
 from agentex.messages.api import router as messages_router
 from agentex.resources import Resources, open_resources
@@ -135,6 +139,8 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _add_routers(app: FastAPI, settings: Settings) -> None:
     for router in (health_router, agents_router, rpc_router, tasks_router, messages_router, runs_router):
+        app.include_router(router)
+    for router in (deployments_router, history_router, agent_api_keys_router, forward_router):
         app.include_router(router)
     if settings.enable_agent_run_schedules:
         app.include_router(schedules_router)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from sqlmodel import SQLModel
 
+from agentex.agent_api_keys.models import AgentApiKey
 from agentex.agents.models import Agent
 from agentex.clocks.models import Clock
+from agentex.deployments.models import Deployment, DeploymentHistory
 from agentex.events.models import Event
 from agentex.idempotency import IdempotencyEntry
 from agentex.messages.models import Message
@@ -15,7 +17,10 @@ from agentex.tasks.models import Task
 
 TABLES = (
     Agent,
+    AgentApiKey,
     Clock,
+    Deployment,
+    DeploymentHistory,
     Event,
     IdempotencyEntry,
     Message,

@@ -17,6 +17,8 @@ SHOWN_ERRORS = 10
 # Prompts, parameters and outputs: what stands below these is never quoted.
 _PRIVATE = frozenset(
     {"content", "initial_input", "params", "task_params", "task_metadata", "registration_metadata", "data"}
+    # Credentials.
+    | {"api_key", "secret"}
 )
 _PLACES = frozenset({"body", "query", "path", "header"})
 

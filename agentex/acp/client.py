@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
 
 import aiohttp
 from aiohttp.http_exceptions import ContentEncodingError
 from pydantic_core import to_json
+from yarl import URL
 
 from agentex.acp.answers import about, api_url, http_failure, last_updates_of, result_of, updates_of
 from agentex.acp.headers import ACCEPT_JSON, ACCEPT_STREAM, request_headers
@@ -38,6 +40,49 @@ REFUSAL_BYTES = 65_536
 REFUSAL_SECONDS = 2
 # aiohttp writes up to this at once; larger bodies go out in pieces, so the event loop is not held.
 WHOLE_BODY_BYTES = 1_048_576
+
+
+# 304 redirects nowhere.
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True)
+class OwnCall:
+    """Somebody's own request to a route of the agent's own; path and query are percent-encoded already.
+
+    timeout_seconds: for the whole answer.
+    """
+
+    acp_url: str
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    timeout_seconds: float
+
+    @property
+    def as_call(self) -> AcpCall:
+        """For the messages of failures, which name neither path nor query."""
+        return AcpCall(self.acp_url, f"{self.method} of its own", {}, "own", None, self.timeout_seconds)
+
+
+class OwnAnswer:
+    """What the agent answers to it: the status and headers, then the body as it arrives. To be closed."""
+
+    def __init__(self, response: aiohttp.ClientResponse, body: _Body) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._body = body
+
+    async def chunk(self) -> bytes:
+        """What has arrived, empty at the end; raises AgentProtocolError over the limit, or OutcomeUnknown."""
+        return await self._body.chunk()
+
+    def close(self) -> None:
+        """Drop the connection, unless the answer is complete."""
+        self._response.close()
 
 
 class AcpClient:
@@ -86,6 +131,36 @@ class AcpClient:
         """
         async with self._answer(call, ACCEPT_STREAM) as body, aclosing(_updates(body)) as updates:
             yield updates
+
+    async def open_own(self, call: OwnCall) -> OwnAnswer:
+        """Pass a request on, and return when the answer begins; no redirect is followed.
+
+        Raises AgentUnreachable, AgentProtocolError or OutcomeUnknown; any status but a redirect's is an
+        answer.
+        """
+        about_it = call.as_call
+        try:
+            response = await self._open_session().request(
+                call.method,
+                _own_url(call),
+                data=call.body or None,
+                headers=call.headers,
+                skip_auto_headers=("user-agent", "accept", "content-type"),
+                allow_redirects=False,
+                timeout=_timeout(call.timeout_seconds, self._connect_seconds),
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            raise _transport_failure(about_it, error) from error
+        answer = OwnAnswer(response, _Body(about_it, response, self._max_answer_bytes))
+        problem = None
+        if response.status in _REDIRECTS:
+            problem = f"answered HTTP {response.status}; redirects are not followed"
+        elif (response.content_length or 0) > self._max_answer_bytes:
+            problem = f"the answer is larger than {self._max_answer_bytes} bytes"
+        if problem is not None:
+            answer.close()
+            raise AgentProtocolError(about(about_it, problem))
+        return answer
 
     @asynccontextmanager
     async def _answer(self, call: AcpCall, accept: str) -> AsyncGenerator[_Body]:
@@ -199,6 +274,11 @@ def _timeout(total_seconds: float, connect_seconds: float) -> aiohttp.ClientTime
     # Connecting (DNS, TCP and TLS) must give up before the total does: only then its error says that
     # nothing was sent.
     return aiohttp.ClientTimeout(total=total_seconds, connect=min(connect_seconds, total_seconds * 0.9))
+
+
+def _own_url(call: OwnCall) -> URL:
+    base = str(api_url(call.acp_url).parent).rstrip("/")
+    return URL(f"{base}/{call.path}" + (f"?{call.query}" if call.query else ""), encoded=True)
 
 
 def _request_body(call: AcpCall) -> bytes:
