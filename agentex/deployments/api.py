@@ -111,9 +111,9 @@ async def list_deployment_history(
     return [DeploymentHistoryRead.model_validate(row) for row in found]
 
 
-@history_router.get("/{deployment_id}")
+@history_router.get("/{history_id}")
 async def get_deployment_history(
-    deployment_id: str, session: ReadSession, resources: ResourcesDep, caller: Caller
+    history_id: str, session: ReadSession, resources: ResourcesDep, caller: Caller
 ) -> DeploymentHistoryRead:
     """One row of the history of an agent."""
-    return DeploymentHistoryRead.model_validate(await history.get(session, resources, caller, deployment_id))
+    return DeploymentHistoryRead.model_validate(await history.get(session, resources, caller, history_id))

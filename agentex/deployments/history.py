@@ -79,13 +79,13 @@ async def note_commit(session: AsyncSession, agent_id: UUID, metadata: JsonObjec
         """
         INSERT INTO deployment_history (id, account_id, agent_id, commit_hash, branch_name, author_name,
             author_email, build_timestamp, deployment_timestamp)
-        SELECT :id, a.account_id, a.id, :commit_hash, :branch_name, :author_name, :author_email,
+        SELECT :id, a.account_id, a.id, CAST(:commit_hash AS text), :branch_name, :author_name, :author_email,
             coalesce(CAST(:build_timestamp AS timestamptz), clock_timestamp()), clock_timestamp()
         FROM agents a
         LEFT JOIN LATERAL (
             SELECT commit_hash FROM deployment_history WHERE agent_id = a.id
             ORDER BY deployment_timestamp DESC, id DESC LIMIT 1) last ON true
-        WHERE a.id = :agent_id AND last.commit_hash IS DISTINCT FROM :commit_hash
+        WHERE a.id = :agent_id AND last.commit_hash IS DISTINCT FROM CAST(:commit_hash AS text)
         """,
         id=new_id(),
         agent_id=agent_id,
