@@ -83,7 +83,7 @@ def unseal(settings: Settings, sealed: str) -> str:
 
 def _require(given: str | None, pattern: re.Pattern[str], field: str, what: str) -> None:
     if given is not None and not pattern.fullmatch(given):
-        raise InvalidInput(field, f"takes {what}; {len(given)} characters were given")
+        raise InvalidInput(field, f"takes {what}; {len(given)} were given")
 
 
 def _box(settings: Settings) -> MultiFernet | None:

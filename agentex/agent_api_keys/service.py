@@ -146,7 +146,7 @@ async def get_by_name(
     )
     key = (await session.exec(statement)).one_or_none()
     if key is None:
-        raise NotFound(f"agent {agent.name!r} has no {named.kind} key {named.name!r}")
+        raise NotFound(f"agent {agent.name!r} has no key {named.name!r} of type {named.kind}")
     await require(resources.authz, session, principal, Operation.READ, key_ref(key))
     return key
 
@@ -212,7 +212,6 @@ async def _insert(resources: Resources, principal: Principal, agent: Agent, new:
         ).returning(AgentApiKey)
         key = (await session.exec(statement)).scalar_one_or_none()
     if key is None:
-        raise AlreadyExists(
-            f"agent {agent.name!r} already has a {new.kind} key {new.name!r}; delete it first"
-        )
+        what = f"agent {agent.name!r} already has a key {new.name!r} of type {new.kind}"
+        raise AlreadyExists(f"{what}; delete it first")
     return key
