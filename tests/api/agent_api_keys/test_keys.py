@@ -164,7 +164,7 @@ async def test_keys_are_listed_newest_first_by_page(client: httpx2.AsyncClient, 
     await add(client, await register(client, name="other"))
     made = [read(await add(client, agent, name=f"k{number}")) for number in range(5)]
 
-    async def page(**params: object) -> list[Json]:
+    async def page(**params: str | int) -> list[Json]:
         response = await client.get(PATH, params={"agent_id": agent["id"], **params})
         assert response.status_code == 200
         return response.json()

@@ -18,7 +18,7 @@ from tests.support.own_server import OwnServer
 AT = "/agents/forward/name/greeter"
 REPOSITORY = "acme/widgets"
 APP_ID = "A0123"
-SECRET = "It's a Secret to Everybody"
+SECRET = "It's a Secret to Everybody"  # noqa: S105 - GitHub's own example
 
 
 @dataclass(frozen=True)
