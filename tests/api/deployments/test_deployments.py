@@ -269,6 +269,18 @@ async def test_what_is_promoted_and_deleted_at_once_is_one_of_both(deployments: 
         assert (now["is_production"], now["expires_at"] is None) == (statuses[0] == 200, statuses[0] == 200)
 
 
+async def test_a_process_that_moves_while_it_is_promoted_is_found_where_it_is(
+    deployments: Deployments, resources: Resources
+) -> None:
+    for number in range(15):
+        made = await deployments.ready(NEW_URL)
+        moved = f"http://127.0.0.1:{7000 + number}"
+        answers = await asyncio.gather(deployments.starts(made, moved), deployments.promote(made))
+
+        assert (answers[0]["id"], answers[1].status_code) == (deployments.agent["id"], 200)
+        assert [row["acp_url"] for row in await fetch(resources, "SELECT acp_url FROM agents")] == [moved]
+
+
 async def test_lists_are_sorted_and_paged(deployments: Deployments) -> None:
     made = [await deployments.ready(f"http://127.0.0.1:{7000 + number}") for number in range(4)]
     for number in (2, 0):
