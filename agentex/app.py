@@ -19,10 +19,14 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
+from agentex.agent_api_keys.api import router as agent_api_keys_router
 from agentex.agents.api import router as agents_router
 from agentex.checkpoints.api import router as checkpoints_router
 from agentex.collector import keep_modules
+from agentex.deployments.api import history_router
+from agentex.deployments.api import router as deployments_router
 from agentex.events.api import router as events_router
+from agentex.forward.api import router as forward_router
 from agentex.hooks import fill_hooks
 from agentex.messages.api import router as messages_router
 from agentex.resources import Resources, open_resources
@@ -157,6 +161,8 @@ def _add_routers(app: FastAPI, settings: Settings) -> None:
     app.include_router(snapshots_router)
     app.include_router(restore_router, max_body_size=settings.max_snapshot_bytes)
     for router in (spans_router, trackers_router, checkpoints_router):
+        app.include_router(router)
+    for router in (deployments_router, history_router, agent_api_keys_router, forward_router):
         app.include_router(router)
     if settings.enable_agent_run_schedules:
         app.include_router(schedules_router)

@@ -63,7 +63,7 @@ async def _repeat(
     return repeat_of(
         idempotency.Request(
             method=request.method,
-            path=request.url.path,
+            path=request.scope["path"],
             body=await request.body(),
             peer=request.client.host if request.client else "",
             user_agent=request.headers.get("user-agent", ""),

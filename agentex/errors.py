@@ -5,13 +5,15 @@ AgentexError                     500  internal
 ├── BadRequest                   400  bad-request         permanent conflict or impossible operation
 │   ├── AlreadyExists            400  already-exists      (never 409: clients repeat a 409)
 │   └── AgentNotDeployed         400  agent-not-deployed  there is nobody to call yet
+├── Unauthorized                 401  unauthorized        no credential, or one that opens nothing
 ├── Forbidden                    403  forbidden
 ├── NotFound                     404  not-found
 ├── PreconditionFailed           412  precondition-failed
 ├── PayloadTooLarge              413  payload-too-large
 ├── Unavailable                  503  unavailable         retryable
 │   ├── DatabaseUnavailable      503  database-unavailable
-│   └── AuthorizerUnavailable    503  authorizer-unavailable
+│   ├── AuthorizerUnavailable    503  authorizer-unavailable
+│   └── SecretUnreadable         503  secret-unreadable   AGENTEX_SECRET_KEY is not the one it was kept with
 └── AgentCallFailed              502  what an agent did to a call (wire: design.md §4, table)
     ├── AgentUnreachable         502  agent-unreachable   certainly not begun; retryable
     ├── AgentError               502  agent-error         answered 5xx, 408 or a JSON-RPC server error
@@ -67,6 +69,13 @@ class AgentNotDeployed(BadRequest):
     code = "agent-not-deployed"
 
 
+class Unauthorized(AgentexError):
+    """The request carries no credential, or one that opens nothing here."""
+
+    status = 401
+    code = "unauthorized"
+
+
 class Forbidden(AgentexError):
     """The caller may read this but not do that to it."""
 
@@ -114,6 +123,12 @@ class AuthorizerUnavailable(Unavailable):
     """The authorizer does not answer just now; repeat the request."""
 
     code = "authorizer-unavailable"
+
+
+class SecretUnreadable(Unavailable):
+    """A kept secret cannot be read with the AGENTEX_SECRET_KEY of this process; its operator has to act."""
+
+    code = "secret-unreadable"
 
 
 class AgentCallFailed(AgentexError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from agentex.agent_api_keys.service import remove_of_agent
+from agentex.deployments.history import note_registration
+from agentex.deployments.service import take_in
 from agentex.resources import Resources
 from agentex.runs.finish import PROVE_ALIVE_SQL, end_for_task, prove_alive
 from agentex.runs.pages import RunStarter
@@ -15,6 +18,8 @@ def fill_hooks(resources: Resources) -> None:
     hooks.task_closed = [end_for_task]
     hooks.task_alive = [prove_alive]
     hooks.task_alive_sql = PROVE_ALIVE_SQL
-    hooks.agent_deleted = [pause_for_deleted_agent]
+    hooks.agent_deleted = [pause_for_deleted_agent, remove_of_agent]
+    hooks.process_registers = take_in
+    hooks.agent_registered = [note_registration]
     hooks.run_opened = RunStarter(resources).start_soon
     hooks.definitions = definitions

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from sqlmodel import SQLModel
 
+from agentex.agent_api_keys.models import AgentApiKey
 from agentex.agents.models import Agent
 from agentex.checkpoints.models import Checkpoint, CheckpointBlob, CheckpointWrite
 from agentex.clocks.models import Clock
+from agentex.deployments.models import Deployment, DeploymentHistory
 from agentex.events.models import Event
 from agentex.idempotency import IdempotencyEntry
 from agentex.messages.models import Message
@@ -20,10 +22,13 @@ from agentex.trackers.models import Tracker
 
 TABLES = (
     Agent,
+    AgentApiKey,
     Checkpoint,
     CheckpointBlob,
     CheckpointWrite,
     Clock,
+    Deployment,
+    DeploymentHistory,
     Event,
     IdempotencyEntry,
     Message,

@@ -57,6 +57,16 @@ class Definition:
     deleted: bool
 
 
+@dataclass(frozen=True)
+class RegisteredProcess:
+    """What a process says of itself that registers for an agent."""
+
+    agent_id: UUID
+    acp_url: str
+    acp_type: str
+    metadata: JsonObject | None
+
+
 @dataclass
 class Hooks:
     """How a lower slice reaches a higher one inside its transaction; filled by app.py and worker.py."""
@@ -69,6 +79,12 @@ class Hooks:
     task_alive_sql: str | None = None
     # agents → schedules: a deleted agent's schedules are paused.
     agent_deleted: list[Callable[[AsyncSession, Principal, UUID], Awaitable[None]]] = field(
+        default_factory=list
+    )
+    # agents → deployments: a process registers; true when it is not what the agent is, which stays as it is.
+    process_registers: Callable[[AsyncSession, RegisteredProcess], Awaitable[bool]] | None = None
+    # agents → deployments: a process has registered as the agent.
+    agent_registered: list[Callable[[AsyncSession, RegisteredProcess], Awaitable[None]]] = field(
         default_factory=list
     )
     # those who make single runs → runs: a run that has just been committed is to be started.

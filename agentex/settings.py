@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import re
 import ssl
@@ -9,6 +11,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -37,6 +40,32 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]")
 # How a container is known from inside: Docker, Podman, Kubernetes.
 _CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))
 _KUBERNETES = "KUBERNETES_SERVICE_HOST"
+
+
+# What Fernet takes.
+SECRET_KEY_BYTES = 32
+
+
+def is_base_url(value: str) -> bool:
+    """Whether paths can be put behind it: http or https, a host, no credentials, query or fragment."""
+    try:
+        parts = urlsplit(value)
+        has_address = bool(parts.hostname) and parts.port != 0 and parts.username is None
+    except ValueError:
+        return False
+    is_plain = value.isascii() and value.isprintable() and not any(c in value for c in ' ?#\\"<>')
+    return parts.scheme in {"http", "https"} and has_address and is_plain
+
+
+def _urlsafe(key: str) -> str:
+    return key.translate(str.maketrans("+/", "-_"))
+
+
+def _key_bytes(key: str) -> int:
+    try:
+        return len(base64.b64decode(key, altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError):
+        return 0
 
 
 def _variable(name: str) -> str:
@@ -106,6 +135,16 @@ class Settings(BaseSettings):
     # As JSON. Each update writes the whole state anew, in the table and in the log; what is larger belongs in
     # a store of its own. Nearly what a body may have, which is looked at first.
     max_state_bytes: PositiveInt = 1_000_000
+
+    # Seals the signing secrets of webhooks, which have to be read again: 32 random bytes in base64, as
+    # `openssl rand -base64 32` gives. Comma-separated: the first one seals, all of them open what was sealed
+    # before the key was changed.
+    secret_key: SecretStr | None = None
+    # Where the world reaches this API, for the URLs of webhooks, e.g. https://agents.example.com.
+    public_url: str | None = None
+    # A request that is passed on to an agent, its whole answer included. GitHub gives up after 10 s and Slack
+    # after 3 s; a client of the API waits for up to 300 s.
+    forward_timeout_seconds: PositiveFloat = 300
 
     enable_agent_run_schedules: bool = Field(default=False, validation_alias="ENABLE_AGENT_RUN_SCHEDULES")
 
@@ -200,7 +239,7 @@ class Settings(BaseSettings):
             raise ValueError(f"AGENTEX_TEMPORAL_ADDRESS is {value!r}; it takes HOST:PORT, without a scheme")
         return value
 
-    @field_validator(*_TLS_SETTINGS, "temporal_tls", mode="before")
+    @field_validator(*_TLS_SETTINGS, "temporal_tls", "secret_key", "public_url", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         # What a compose file or a chart leaves of a variable without a value; Path("") would be a folder.
@@ -236,6 +275,23 @@ class Settings(BaseSettings):
         if not (key.isascii() and key.isprintable()):
             raise ValueError("has characters that no HTTP header takes")
         return SecretStr(key)
+
+    @field_validator("secret_key")
+    @classmethod
+    def _holds_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        keys = [_urlsafe(part.strip()) for part in value.get_secret_value().split(",")]
+        if any(_key_bytes(key) != SECRET_KEY_BYTES for key in keys):
+            raise ValueError("is not 32 bytes in base64, or several of these with commas between them")
+        return SecretStr(",".join(keys))
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_http_url(cls, value: str | None) -> str | None:
+        if value is not None and not is_base_url(value):
+            raise ValueError("is not an http(s) URL without query, such as https://agents.example.com")
+        return value
 
     @model_validator(mode="after")
     def _tls_fits_together(self) -> Self:

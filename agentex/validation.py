@@ -33,6 +33,9 @@ _PRIVATE = frozenset(
         "metadata",
         "filter_metadata",
         "blob",
+        # Credentials.
+        "api_key",
+        "secret",
     }
 )
 _PLACES = frozenset({"body", "query", "path", "header"})

@@ -62,6 +62,7 @@ def settings(database_url: str) -> Settings:
             "ENABLE_AGENT_RUN_SCHEDULES": True,
             "task_create_timeout_seconds": 5,
             "event_send_timeout_seconds": 5,
+            "secret_key": "c2l4dGVlbiBieXRlcyBhbmQgc2l4dGVlbiBtb3JlLi4=",
         }
     )
 

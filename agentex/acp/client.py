@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,6 +49,49 @@ class HttpAnswer:
 
     status: int
     body: bytes
+
+
+# 304 redirects nowhere.
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True)
+class OwnCall:
+    """Somebody's own request to a route of the agent's own; path and query are percent-encoded already.
+
+    timeout_seconds: for the whole answer.
+    """
+
+    acp_url: str
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    timeout_seconds: float
+
+    @property
+    def as_call(self) -> AcpCall:
+        """For the messages of failures, which name neither path nor query."""
+        return AcpCall(self.acp_url, f"{self.method} of its own", {}, "own", None, self.timeout_seconds)
+
+
+class OwnAnswer:
+    """What the agent answers to it: the status and headers, then the body as it arrives. To be closed."""
+
+    def __init__(self, response: aiohttp.ClientResponse, body: _Body) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._body = body
+
+    async def chunk(self) -> bytes:
+        """What has arrived, empty at the end; raises AgentProtocolError over the limit, or OutcomeUnknown."""
+        return await self._body.chunk()
+
+    def close(self) -> None:
+        """Drop the connection, unless the answer is complete."""
+        self._response.close()
 
 
 class AcpClient:
@@ -123,6 +166,36 @@ class AcpClient:
         """
         async with self._answer(call, ACCEPT_STREAM) as body, aclosing(_updates(body)) as updates:
             yield updates
+
+    async def open_own(self, call: OwnCall) -> OwnAnswer:
+        """Pass a request on, and return when the answer begins; no redirect is followed.
+
+        Raises AgentUnreachable, AgentProtocolError or OutcomeUnknown; any status but a redirect's is an
+        answer.
+        """
+        about_it = call.as_call
+        try:
+            response = await self._open_session().request(
+                call.method,
+                _own_url(self.url(call.acp_url), call),
+                data=call.body or None,
+                headers=call.headers,
+                skip_auto_headers=("user-agent", "accept", "content-type"),
+                allow_redirects=False,
+                timeout=_timeout(call.timeout_seconds, self._connect_seconds),
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            raise _transport_failure(about_it, error) from error
+        answer = OwnAnswer(response, _Body(about_it, response, self._max_answer_bytes))
+        problem = None
+        if response.status in _REDIRECTS:
+            problem = f"answered HTTP {response.status}; redirects are not followed"
+        elif (response.content_length or 0) > self._max_answer_bytes:
+            problem = f"the answer is larger than {self._max_answer_bytes} bytes"
+        if problem is not None:
+            answer.close()
+            raise AgentProtocolError(about(about_it, problem))
+        return answer
 
     @asynccontextmanager
     async def _answer(self, call: AcpCall, accept: str) -> AsyncGenerator[_Body]:
@@ -243,6 +316,12 @@ def _timeout(total_seconds: float, connect_seconds: float) -> aiohttp.ClientTime
     # Connecting (DNS, TCP and TLS) must give up before the total does: only then its error says that
     # nothing was sent.
     return aiohttp.ClientTimeout(total=total_seconds, connect=min(connect_seconds, total_seconds * 0.9))
+
+
+def _own_url(base: URL, call: OwnCall) -> URL:
+    return URL(
+        f"{str(base).rstrip('/')}/{call.path}" + (f"?{call.query}" if call.query else ""), encoded=True
+    )
 
 
 def _request_body(call: AcpCall) -> bytes:

@@ -59,6 +59,8 @@ class Agent(SQLModel, table=True):
             unique=True,
             postgresql_where=text("deleted_at IS NULL"),
         ),
+        # Across accounts: by which a webhook finds whose it is.
+        Index("ix_agents_name", "name", postgresql_where=text("deleted_at IS NULL")),
         Index("ix_agents_account_id_created_at", "account_id", text("created_at DESC"), text("id DESC")),
         Index("ix_agents_account_id_updated_at", "account_id", text("updated_at DESC"), text("id DESC")),
         # What the filter agent_card_metadata asks; the expression is CARD_METADATA_SQL.

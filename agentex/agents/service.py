@@ -32,7 +32,7 @@ from agentex.auth.principal import Principal
 from agentex.database import JsonColumn, JsonObject, rows, violates
 from agentex.errors import AgentNotDeployed, AlreadyExists, NotFound
 from agentex.ids import new_id, parse_id
-from agentex.resources import Resources
+from agentex.resources import RegisteredProcess, Resources
 
 UNIQUE_NAME = "uq_agents_account_id_name"
 # The expression of ix_agents_card_metadata.
@@ -82,7 +82,12 @@ async def register(resources: Resources, principal: Principal, body: AgentRegist
             await _require_register(session, resources, principal, known)
         said = _said(body)
         async with resources.db.begin() as session:
+            if known and await _stands_aside(session, resources, known, body):
+                return known
             agent = await (_update(session, known, said) if known else _insert(session, principal, said))
+            if agent is not None:
+                for hook in resources.hooks.agent_registered:
+                    await hook(session, _process(agent, body))
         # None: another registration or a deletion came in between, so that something else is to be allowed.
         if agent is not None:
             return agent
@@ -269,6 +274,18 @@ async def _require_register(
     operation = Operation.UPDATE if known else Operation.CREATE
     subject = agent_ref(known) if known else type_ref(ResourceType.AGENT, principal)
     await require(resources.authz, session, principal, operation, subject)
+
+
+def _process(agent: Agent, body: AgentRegister) -> RegisteredProcess:
+    return RegisteredProcess(agent.id, body.acp_url, body.acp_type, body.registration_metadata)
+
+
+async def _stands_aside(
+    session: AsyncSession, resources: Resources, known: Agent, body: AgentRegister
+) -> bool:
+    """Whether the process is of a deployment that is not in production, so that the agent stays as it is."""
+    hook = resources.hooks.process_registers
+    return hook is not None and await hook(session, _process(known, body))
 
 
 def _said(body: AgentRegister) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class ResourceType(StrEnum):
     TASK = "task"
     SCHEDULE = "schedule"
     RUN = "run"
+    API_KEY = "api_key"
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
-"""The folder of one dev stack, `.agentex/` by default: `lock`, `logs/` and `postgres/`.
+"""The folder of one dev stack, `.agentex/` by default: `lock`, `secret_key`, `logs/` and `postgres/`.
 
 One stack at a time: the supervisor and its warden hold the lock, so it is free when the last child has ended.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -60,6 +62,19 @@ def _refuse_living(file: TextIO, directory: Path, deadline: float | None) -> Non
             f"another stack (process {pid}) runs on {directory}; "
             "stop it, or give another folder with --data-dir"
         )
+
+
+def secret_key(directory: Path) -> str:
+    """The stack's AGENTEX_SECRET_KEY, made at its first start; only its user may read it."""
+    path = directory / "secret_key"
+    if not path.exists():
+        made = path.with_name("secret_key.new")
+        made.unlink(missing_ok=True)
+        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
+        # Whole or not at all, also when the disk is full.
+        made.rename(path)
+    return path.read_text().strip()
 
 
 def reset(directory: Path, logs: list[Path]) -> None:

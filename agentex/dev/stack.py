@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentex.dev.errors import StackError
-from agentex.dev.folder import only_stack, reset
+from agentex.dev.folder import only_stack, reset, secret_key
 from agentex.dev.place import Place
 from agentex.dev.ports import accepts, free_port, port_is_free, why_taken
 from agentex.dev.postgres import EmbeddedPostgres
@@ -133,6 +133,8 @@ class Stack:
             reset(self.data_directory, [self._log(name) for name in _PARTS])
         self.logs.mkdir(exist_ok=True)
         say(f"Starting in {self.data_directory}, a log for each part in {self.logs}")
+        if not self._environment.get("AGENTEX_SECRET_KEY", "").strip():
+            self._environment["AGENTEX_SECRET_KEY"] = secret_key(self.data_directory)
         self._start_temporal()
         self._start_postgres()
         migration = self._start_migration()

@@ -19,7 +19,7 @@ STALLED_GRACE_SECONDS = 5.0
 
 router = APIRouter(prefix="/agents", tags=["rpc"])
 
-_ANSWERS: dict[int | str, dict[str, Any]] = {
+ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
             "A result or an error, under the request's id. To a message/send with params.stream: NDJSON, one "
@@ -38,7 +38,7 @@ async def _client_headers(request: Request) -> ClientHeaders:
 HeadersDep = Annotated[ClientHeaders, Depends(_client_headers)]
 
 
-@router.post("/name/{name}/rpc", response_model=RpcResponse, responses=_ANSWERS)
+@router.post("/name/{name}/rpc", response_model=RpcResponse, responses=ANSWERS)
 async def call_agent_by_name(
     name: str,
     body: RpcRequest,
@@ -50,10 +50,10 @@ async def call_agent_by_name(
 ) -> Response:
     """A JSON-RPC request to an agent by name. Its errors are 200, too."""
     agent = await agents.get_to_call(resources, caller, name=name)
-    return await _answered(RpcCall(resources, caller, agent, body, repeat, headers), request)
+    return await answered(RpcCall(resources, caller, agent, body, repeat, headers), request)
 
 
-@router.post("/{agent_id}/rpc", response_model=RpcResponse, responses=_ANSWERS)
+@router.post("/{agent_id}/rpc", response_model=RpcResponse, responses=ANSWERS)
 async def call_agent(
     agent_id: str,
     body: RpcRequest,
@@ -65,10 +65,11 @@ async def call_agent(
 ) -> Response:
     """A JSON-RPC request to an agent. Its errors are 200, too."""
     agent = await agents.get_to_call(resources, caller, agent_id=agent_id)
-    return await _answered(RpcCall(resources, caller, agent, body, repeat, headers), request)
+    return await answered(RpcCall(resources, caller, agent, body, repeat, headers), request)
 
 
-async def _answered(call: RpcCall, request: Request) -> Response:
+async def answered(call: RpcCall, request: Request) -> Response:
+    """The answer to a call: a line of JSON, or lines while the agent speaks. A client that goes ends it."""
     answered = await answer(call)
     is_streamed = call.request.method == RpcMethod.MESSAGE_SEND and call.request.params.get("stream") is True
     if isinstance(answered, RpcResponse):

@@ -88,40 +88,40 @@ def too_large(path: str, max_bytes: int) -> ProblemResponse:
 
 async def _on_agentex_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, AgentexError)  # noqa: S101 - registered for it
-    return problem_of(request.url.path, error)
+    return problem_of(request.scope["path"], error)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
-    return problem(request.url.path, InvalidInput.status, InvalidInput.code, describe(error.errors()))
+    return problem(request.scope["path"], InvalidInput.status, InvalidInput.code, describe(error.errors()))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        max_bytes = body_limit(request.app.state.settings, request.url.path)
-        return too_large(request.url.path, max_bytes)
+        max_bytes = body_limit(request.app.state.settings, request.scope["path"])
+        return too_large(request.scope["path"], max_bytes)
     if isinstance(error.__cause__, RecursionError | ValueError):
         # What FastAPI answers 400 to, without a reason.
         message = "is not JSON in UTF-8, is nested too deep, or holds a number of thousands of digits"
-        return problem_of(request.url.path, InvalidInput("body", message))
+        return problem_of(request.scope["path"], InvalidInput("body", message))
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
     headers = dict(error.headers or {})
-    return problem(request.url.path, error.status_code, code, str(error.detail), headers)
+    return problem(request.scope["path"], error.status_code, code, str(error.detail), headers)
 
 
 async def _on_database_error(request: Request, error: Exception) -> ProblemResponse:
     state = sqlstate(error) if isinstance(error, DBAPIError) else ""
     if is_unavailable(error) or state == DEADLOCK:
-        return problem_of(request.url.path, DatabaseUnavailable())
+        return problem_of(request.scope["path"], DatabaseUnavailable())
     if state in _UNSTORABLE:
         message = "holds a character that cannot be stored, such as NUL; leave it out"
-        return problem_of(request.url.path, InvalidInput("request", message))
+        return problem_of(request.scope["path"], InvalidInput("request", message))
     if state in _OUT_OF_RANGE or _is_overflow(error):
         # A fault of ours could look the same, so it is not passed over in silence.
         log.warning("a value is out of range", extra={"action": "request.range", "error": str(error)})
         message = "holds a number or an instant outside the range that can be stored"
-        return problem_of(request.url.path, InvalidInput("request", message))
+        return problem_of(request.scope["path"], InvalidInput("request", message))
     raise error
 
 
@@ -130,7 +130,7 @@ def _is_overflow(error: Exception) -> bool:
 
 
 async def _on_unexpected(request: Request, error: Exception) -> ProblemResponse:
-    return problem_of(request.url.path, AgentexError())
+    return problem_of(request.scope["path"], AgentexError())
 
 
 def add_problem_handlers(app: FastAPI) -> None:

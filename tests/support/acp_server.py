@@ -108,6 +108,7 @@ class AcpServer:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/api", self._api)
         app.router.add_get("/healthz", self._healthz)
+        app.router.add_route("*", "/own/{path:.*}", self._own)
         app.router.add_post("/script", self._take_script)
         app.router.add_post("/release", self._take_release)
         app.router.add_get("/requests", self._tell_requests)
@@ -266,6 +267,9 @@ class AcpServer:
         if reply == _OK:
             return web.json_response({"status": "healthy", "agent_id": None})
         return await self._play_counted(reply, request, {"method": "healthz"})
+
+    async def _own(self, request: web.Request) -> web.Response:
+        return web.json_response({"own": request.method})
 
     async def _take_script(self, request: web.Request) -> web.Response:
         self._add(_script.validate_json(await request.read()))

@@ -77,6 +77,10 @@ BODIES: dict[str, list[Json]] = {
     "POST /agents/{agent_id}/schedules": [
         {"name": "another", "interval_seconds": 3_600, "initial_input": INPUT}
     ],
+    "POST /agents/{agent_id}/deployments": [{"docker_image": "greeter:2"}],
+    "POST /agents/{agent_id}/deployments/{deployment_id}/rpc": [RPC[0]],
+    "POST /agent_api_keys": [{"agent_id": "{agent_id}", "name": "another"}],
+    "POST /agent_api_keys/webhook-trigger": [{"agent_name": "{name}", "name": "a/b", "forward_path": "c"}],
     **{f"PATCH {path}": [{"description": "changed"}] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
     **{f"POST {path}/skip": [INSTANT] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
     **{f"POST {path}/unskip": [SKIPPED] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
@@ -98,10 +102,17 @@ ANSWERED = {
 }
 QUERIES = {
     "GET /agents": "?agent_card_metadata=%7B%7D",
+    "GET /agent_api_keys": "?agent_id={agent_id}",
+    "GET /agent_api_keys/name/{name}": "?agent_id={agent_id}",
+    "DELETE /agent_api_keys/name/{name}": "?agent_id={agent_id}",
+    "GET /deployment-history": "?agent_id={agent_id}",
     "GET /messages": "?task_id={task_id}",
     "GET /messages/paginated": "?task_id={task_id}",
     "GET /events": "?task_id={task_id}&agent_id={agent_id}",
 }
+FORWARD = "/agents/forward/name/{agent_name}/{path}"
+# The others need none; the caller of an agent's own routes is who made the key.
+HEADERS = {FORWARD: {"x-agent-api-key": "{api_key}"}}
 
 
 @dataclass(frozen=True)
@@ -114,11 +125,12 @@ class Asked:
 
     async def of(self, client: httpx2.AsyncClient, world: dict[str, str]) -> httpx2.Response:
         """Its answer in this world."""
-        filled = json.dumps([self.path + QUERIES.get(f"{self.method} {self.path}", ""), self.body])
+        query, headers = QUERIES.get(f"{self.method} {self.path}", ""), HEADERS.get(self.path)
+        filled = json.dumps([self.path + query, self.body, headers])
         for word, value in world.items():
             filled = filled.replace(f"{{{word}}}", value)
-        url, content = json.loads(filled)
-        return await client.request(self.method, url, json=content)
+        url, content, given = json.loads(filled)
+        return await client.request(self.method, url, json=content, headers=given)
 
 
 def requests() -> list[Asked]:
@@ -167,9 +179,25 @@ async def world(
         json={"name": "s", "trace_id": "t", "start_time": "2026-01-01T00:00:00Z", "task_id": task["id"]},
     )
     trackers = await client.get("/tracker", params={"task_id": task["id"]})
+    deployments = f"/agents/{agent['id']}/deployments"
+    deployment = (await client.post(deployments, json={"docker_image": "greeter:1"})).json()
+    # As of another agent process of the same commit, which is Ready and not in production.
+    told = {"deployment_id": deployment["id"], "commit_sha": "abc"}
+    known = registration(acp_url=acp_server.url, registration_metadata=told)
+    assert (await client.post("/agents/register", json=known)).status_code == 200
+    known["registration_metadata"] = {"commit_sha": "abc"}
+    assert (await client.post("/agents/register", json=known)).status_code == 200
+    history = await client.get("/deployment-history", params={"agent_id": agent["id"]})
+    key = await client.post("/agent_api_keys", json={"agent_id": agent["id"], "name": name})
     return {
         "span_id": span.json()["id"],
         "tracker_id": trackers.json()[0]["id"],
+        "deployment_id": deployment["id"],
+        "history_id": history.json()[0]["id"],
+        "key_id": key.json()["id"],
+        "api_key": key.json()["api_key"],
+        "agent_name": name,
+        "path": "own/route",
         "name": name,
         "agent_id": agent["id"],
         "task_id": task["id"],

@@ -381,3 +381,52 @@ async def test_what_hangs_on_a_task_that_is_forgotten_meanwhile_is_not_written(
 
     assert answer.status_code == 404
     assert (await client.get("/states")).json() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/agents/{agent_id}/deployments", {"docker_image": "x"}),
+        ("/agents/{agent_id}/deployments/{deployment_id}/promote", None),
+        ("/agent_api_keys", {"agent_id": "{agent_id}", "name": "x"}),
+        ("/agent_api_keys/webhook-trigger", {"agent_name": "greeter", "name": "x", "forward_path": "x"}),
+    ],
+)
+async def test_an_agent_that_is_deleted_meanwhile_gets_no_deployment_and_no_key(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, agent: Json, path: str, body: Json | None
+) -> None:
+    made = (await client.post(f"/agents/{agent['id']}/deployments", json={"docker_image": "x"})).json()
+    ids = {"{agent_id}": agent["id"], "{deployment_id}": made["id"]}
+    for word, value in ids.items():
+        path = path.replace(word, value)
+    filled = {key: ids.get(value, value) for key, value in body.items()} if body else None
+    meanwhile(Operation.UPDATE, ResourceType.AGENT, "UPDATE agents SET deleted_at = now()")
+
+    answer = await client.post(path, json=filled)
+
+    assert (answer.status_code, answer.json()["message"]) == (404, f"agent {agent['id']!r} not found")
+
+
+async def test_a_deployment_that_is_deleted_meanwhile_is_not_promoted(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, agent: Json, resources: Resources
+) -> None:
+    path = f"/agents/{agent['id']}/deployments"
+    made = (await client.post(path, json={"docker_image": "x"})).json()
+    metadata = {"deployment_id": made["id"]}
+    known = registration(registration_metadata=metadata, acp_url="http://127.0.0.1:7")
+    assert (await client.post("/agents/register", json=known)).status_code == 200
+    meanwhile(Operation.UPDATE, ResourceType.AGENT, "UPDATE deployments SET expires_at = now()")
+
+    answer = await client.post(f"{path}/{made['id']}/promote")
+
+    found = await fetch(resources, "SELECT production_deployment_id FROM agents")
+    assert (answer.status_code, [tuple(row.values()) for row in found]) == (400, [(None,)])
+
+
+async def test_a_key_that_is_deleted_meanwhile_is_not_found(
+    client: httpx2.AsyncClient, meanwhile: Meanwhile, agent: Json
+) -> None:
+    key = (await client.post("/agent_api_keys", json={"agent_id": agent["id"], "name": "x"})).json()
+    meanwhile(Operation.DELETE, ResourceType.API_KEY, "DELETE FROM agent_api_keys")
+
+    assert (await client.delete(f"/agent_api_keys/{key['id']}")).status_code == 404
