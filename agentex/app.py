@@ -26,6 +26,8 @@ from agentex.rpc.api import router as rpc_router
 from agentex.runs.api import router as runs_router
 from agentex.schedules.api import router as schedules_router
 from agentex.settings import Settings
+from agentex.streams.api import router as streams_router
+from agentex.streams.service import hub_of
 from agentex.tasks.api import router as tasks_router
 from agentex.telemetry.logs import configure_logs
 from agentex.web.bodies import refuse_unstorable_json
@@ -112,7 +114,22 @@ def serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config, app).run(sockets=[listening])
+
+
+class Server(uvicorn.Server):
+    """uvicorn, whose wait for requests in flight must not be one for streams: they have no end of their own."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, behind the end of all streams."""
+        resources: Resources | None = getattr(self._app.state, "resources", None)
+        if resources is not None:
+            hub_of(resources).refuse()
+        await super().shutdown(sockets)
 
 
 def _exit_orderly(number: int, frame: FrameType | None) -> None:
@@ -134,7 +151,16 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _add_routers(app: FastAPI, settings: Settings) -> None:
-    for router in (health_router, agents_router, rpc_router, tasks_router, messages_router, runs_router):
+    # streams before tasks: /tasks/name/{name:path} would take their paths.
+    for router in (
+        health_router,
+        agents_router,
+        rpc_router,
+        streams_router,
+        tasks_router,
+        messages_router,
+        runs_router,
+    ):
         app.include_router(router)
     if settings.enable_agent_run_schedules:
         app.include_router(schedules_router)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Enum, RowMapping, TextClause, text
@@ -196,6 +197,41 @@ class SessionLock:
 
     async def drop(self) -> None:
         """Give the lock up, whatever state its connection is in."""
+        if self._connection is not None:
+            await self._connection.invalidate()
+            await self._connection.close()
+            self._connection = None
+        await self._engine.dispose()
+
+
+class Listener:
+    """A connection of its own that is told what others NOTIFY; drop it when it is lost, and open another."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._engine = _engine(settings, {}, poolclass=NullPool)
+        self._connection: AsyncConnection | None = None
+
+    async def open(self, channel: str, tell: Callable[[str], None], lost: Callable[[], None]) -> int:
+        """Listen; returns the number of the Postgres process behind it. Raises what DATABASE_ERRORS lists."""
+        connection = await self._engine.connect()
+        # Without it the session would stay idle in a transaction, and be told nothing.
+        self._connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        # asyncpg tells no types.
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        driver.add_termination_listener(lambda *_: lost())
+        try:
+            await driver.add_listener(channel, lambda *told: tell(told[-1]))
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise ConnectionError(f"cannot listen: {error}") from error
+        return driver.get_server_pid()
+
+    async def probe(self) -> None:
+        """Raises what DATABASE_ERRORS lists when the connection does not answer any more."""
+        if self._connection is not None:
+            await self._connection.execute(text("SELECT 1"))
+
+    async def drop(self) -> None:
+        """Close it, whatever state it is in."""
         if self._connection is not None:
             await self._connection.invalidate()
             await self._connection.close()

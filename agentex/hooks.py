@@ -7,6 +7,7 @@ from agentex.runs.finish import end_for_task, prove_alive
 from agentex.runs.pages import RunStarter
 from agentex.schedules.revisions import definitions
 from agentex.schedules.service import pause_for_deleted_agent
+from agentex.streams.hub import Hub
 
 
 def fill_hooks(resources: Resources) -> None:
@@ -17,3 +18,5 @@ def fill_hooks(resources: Resources) -> None:
     hooks.agent_deleted = [pause_for_deleted_agent]
     hooks.run_opened = RunStarter(resources).start_soon
     hooks.definitions = definitions
+    if resources.streams is None:
+        resources.streams = Hub(resources.settings, resources.db)

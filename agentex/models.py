@@ -11,6 +11,7 @@ from agentex.idempotency import IdempotencyEntry
 from agentex.messages.models import Message
 from agentex.runs.models import Run
 from agentex.schedules.models import Schedule, ScheduleClock, ScheduleRevision, ScheduleTotals
+from agentex.streams.models import StreamWatch
 from agentex.tasks.models import Task
 
 TABLES = (
@@ -24,6 +25,7 @@ TABLES = (
     ScheduleClock,
     ScheduleRevision,
     ScheduleTotals,
+    StreamWatch,
     Task,
 )
 METADATA = SQLModel.metadata

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -73,6 +74,14 @@ class Hooks:
     ) = None
 
 
+class Closable(Protocol):
+    """Something of a higher slice that ends with the process."""
+
+    async def aclose(self) -> None:
+        """Stop it."""
+        ...
+
+
 @dataclass
 class Resources:
     """One process's database, Temporal, agents' protocol, authorizer and settings."""
@@ -83,6 +92,8 @@ class Resources:
     acp: AcpClient
     authz: AuthProvider
     hooks: Hooks = field(default_factory=Hooks)
+    # The streams of this process, which only the slice of that name knows; filled by hooks.py.
+    streams: Closable | None = None
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 
     def in_background(self, work: Awaitable[None]) -> None:
@@ -118,6 +129,8 @@ async def open_resources(
         prober.cancel()
         with suppress(asyncio.CancelledError):
             await prober
+        if resources.streams is not None:
+            await resources.streams.aclose()
         await resources.settle_background()
         await resources.acp.aclose()
         await db.close()
