@@ -118,7 +118,7 @@ def serve(settings: Settings) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, whose wait for requests in flight must not be one for streams: they have no end of their own."""
+    """uvicorn, whose wait for requests in flight must be none for streams: they have no end of their own."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)

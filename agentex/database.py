@@ -218,9 +218,16 @@ class Listener:
         self._connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
         # asyncpg tells no types.
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        driver.add_termination_listener(lambda *_: lost())
+
+        def on_lost(connection: object) -> None:
+            lost()
+
+        def on_told(connection: object, process: int, channel: str, payload: str) -> None:
+            tell(payload)
+
+        driver.add_termination_listener(on_lost)
         try:
-            await driver.add_listener(channel, lambda *told: tell(told[-1]))
+            await driver.add_listener(channel, on_told)
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise ConnectionError(f"cannot listen: {error}") from error
         return driver.get_server_pid()

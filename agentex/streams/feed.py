@@ -82,18 +82,17 @@ class Feed:
         if found.status is None:
             self._push_all(frame(frames.error(f"task {self.task_id} does not exist any more")))
             return Reason.TASK_GONE
-        behind = scan.behind(self.cursor)
-        task = _changed_task(found.task, self.shown)
-        for message, cursor in with_cursors(scan, found, self.cursor, more=task is not None):
+        before, behind = self.cursor, scan.behind(self.cursor)
+        task = _changed_task(scan.task_of(found, before), self.shown)
+        for message, cursor in with_cursors(scan, found, before, more=task is not None):
             self._tell(message, self.mark(cursor))
         self.cursor = behind
-        if not scan.complete:
-            return None
         if task is not None:
             self.shown = task_hash(task)
             self._push_all(frame({"type": "task_updated", "task": task}, self.mark()))
         self.drain()
-        return None if found.status in OPEN_STATUSES else Reason.TASK_ENDED
+        is_over = found.status not in OPEN_STATUSES and scan.is_now(before)
+        return Reason.TASK_ENDED if is_over else None
 
     def take(self, entries: Sequence[Entry]) -> None:
         """Tell what Redis has, as far as Postgres has told of it."""

@@ -89,7 +89,7 @@ class Hub:
         self.relay: Relay | None = open_relay(settings, self._feeds)
 
     def open(self) -> Reader:
-        """A reader, closed by `leave`. Raises Unavailable when the process has all the streams it may have."""
+        """A reader; `leave` closes it. Raises Unavailable when the process has as many as it may have."""
         if self._closed:
             raise Unavailable("this process is stopping; connect again")
         if len(self._open) >= self._settings.streams_per_process:
@@ -316,7 +316,7 @@ class Hub:
             if (reason := feed.apply(found, one)) is not None:
                 self._end(feed, reason)
                 continue
-            if not found.complete:
+            if feed.cursor != Cursor(found.now):
                 self._look(task_id)
             self._settle(feed, found, is_new=task_id in turn.watched)
 
@@ -342,7 +342,8 @@ class Hub:
             if join.joined.done():
                 continue
             task, feed = by_place[join.task_id], self._feeds.get(join.task_id)
-            if not found.complete or task.status not in OPEN_STATUSES:
+            is_behind = feed is not None and feed.cursor != Cursor(found.now)
+            if not found.complete or is_behind or task.status not in OPEN_STATUSES:
                 join.joined.set_result(None)
                 continue
             if feed is None:

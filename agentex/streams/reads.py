@@ -48,6 +48,7 @@ class Found:
     messages: list[MessageRow]
     status: str | None
     task: JsonObject | None
+    task_xid: int
     open_ids: list[UUID]
 
 
@@ -62,6 +63,16 @@ class Scan:
     def target(self, cursor: Cursor) -> Snapshot:
         """The snapshot that a position at this cursor is on its way to."""
         return cursor.part.target if cursor.part is not None else self.now
+
+    def is_now(self, cursor: Cursor) -> bool:
+        """Whether a position that was at this cursor has come all the way to this moment."""
+        return self.complete and cursor.part is None
+
+    def task_of(self, found: Found, cursor: Cursor) -> JsonObject | None:
+        """The task, if it was written on this part of the way: it comes when all of its messages have."""
+        if found.task is None or not self.complete or not self.target(cursor).sees(found.task_xid):
+            return None
+        return found.task
 
     def behind(self, cursor: Cursor) -> Cursor:
         """Where a position has come to that was at this cursor."""
@@ -87,7 +98,7 @@ _SCAN_SQL = f"""
             upto_xid bigint, upto_row uuid)
         LEFT JOIN messages u ON u.id = p.upto_row
     ), m AS (
-        SELECT p.number, x.xid, m.created_at, m.id, m.ctid AS place
+        SELECT p.number, x.xid, m.created_at, m.id
         FROM c CROSS JOIN p JOIN messages m ON m.task_id = p.task_id
             CROSS JOIN LATERAL (SELECT {_XID_SQL.format("m")} AS xid) x
         WHERE p.whole
@@ -122,7 +133,7 @@ async def scan(
     """What came after each position, at one moment; at most `limit` messages, by transaction, instant, id."""
     given = json.dumps([_as_json(number, position) for number, position in enumerate(positions)])
     result = await rows(session, _SCAN_SQL, positions=given, limit=limit, open=open_ids)
-    found = [Found([], None, None, []) for _ in positions]
+    found = [Found([], None, None, 0, []) for _ in positions]
     now, count = "", 0
     for row in result:
         number: int = row["number"]
@@ -130,7 +141,8 @@ async def scan(
             now = row["row"]
         elif row["at"] is None:
             task = None if row["row"] is None else json.loads(row["row"])
-            found[number] = Found(found[number].messages, row["status"], task, row["open_ids"] or [])
+            messages = found[number].messages
+            found[number] = Found(messages, row["status"], task, row["xid"], row["open_ids"] or [])
         else:
             count += 1
             found[number].messages.append(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, cast
 from uuid import UUID
@@ -50,7 +50,7 @@ class Relay:
         self._refused: type[Exception] = RedisError
 
         # redis-py's types are not whole.
-        from_url: Any = Redis.from_url  # pyright: ignore[reportUnknownMemberType]
+        from_url = cast("Callable[..., Any]", Redis.from_url)  # pyright: ignore[reportUnknownMemberType]
 
         def client(answer_seconds: float) -> Any:
             # A connection of its own, so that it can be woken by its id.

@@ -97,7 +97,7 @@ class TaskStream:
                     yield told
                 if self._is_end(page):
                     return
-                is_near = page.complete and self._cursor.part is None
+                is_near = page.is_now(self._cursor)
                 self._cursor = self._behind_page(page)
                 if is_near:
                     self._joined = await self._hub.join(self.reader, self._task_id, self._cursor)
@@ -133,8 +133,7 @@ class TaskStream:
             yield frame(frames.error(f"task {self._task_id} does not exist any more"))
             self.reader.end(Reason.TASK_GONE)
             return
-        # The task comes when all of its messages have.
-        task = found.task if page.complete and self._cursor.part is None else None
+        task = page.task_of(found, self._cursor)
         for message, cursor in with_cursors(page, found, self._cursor, more=task is not None):
             begun = message.row["streaming_status"] == StreamingStatus.IN_PROGRESS
             update = (frames.start if begun else frames.full)(frames.wire_message(message.row))
@@ -145,8 +144,7 @@ class TaskStream:
 
     def _is_end(self, page: Scan) -> bool:
         """Whether all of a task that has ended has come."""
-        is_all = page.complete and self._cursor.part is None
-        if is_all and page.found[0].status not in OPEN_STATUSES:
+        if page.is_now(self._cursor) and page.found[0].status not in OPEN_STATUSES:
             self.reader.end(Reason.TASK_ENDED)
         return self.reader.ended is not None
 
