@@ -77,31 +77,33 @@ class Hub:
     def __init__(self, settings: Settings, db: Database) -> None:
         self._settings = settings
         self._db = db
-        self._feeds: dict[UUID, Feed] = {}
-        self._open: set[Reader] = set()
+        # The watched tasks, and all readers, those that still catch up included.
+        self.feeds: dict[UUID, Feed] = {}
+        self.readers: set[Reader] = set()
         self._joins: list[_Join] = []
         self._dirty: set[UUID] = set()
         self._watched: set[UUID] = set()
         self._work = asyncio.Event()
-        self._listener: int | None = None
+        # The Postgres process that tells this one, while there is one.
+        self.listener: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
-        self.relay: Relay | None = open_relay(settings, self._feeds)
+        self.relay: Relay | None = open_relay(settings, self.feeds)
 
     def open(self) -> Reader:
         """A reader; `leave` closes it. Raises Unavailable when the process has as many as it may have."""
         if self._closed:
             raise Unavailable("this process is stopping; connect again")
-        if len(self._open) >= self._settings.streams_per_process:
+        if len(self.readers) >= self._settings.streams_per_process:
             raise Unavailable(
-                f"this process has {len(self._open)} streams open and takes no more "
+                f"this process has {len(self.readers)} streams open and takes no more "
                 "(AGENTEX_STREAMS_PER_PROCESS); connect again later"
             )
         if not self._tasks:
             self._start()
         reader = Reader(self._settings.stream_buffer_bytes)
-        self._open.add(reader)
-        STREAMS_OPEN.set(len(self._open))
+        self.readers.add(reader)
+        STREAMS_OPEN.set(len(self.readers))
         return reader
 
     async def join(self, reader: Reader, task_id: UUID, cursor: Cursor | None) -> Joined | None:
@@ -110,7 +112,7 @@ class Hub:
         Returns None where it has to read on by itself first: the task has ended, or there is much to read.
         Raises DatabaseUnavailable when Postgres does not answer in time.
         """
-        feed = self._feeds.get(task_id)
+        feed = self.feeds.get(task_id)
         if cursor is None and feed is not None:
             feed.readers.add(reader)
             return Joined(feed, feed.cursor, feed.told)
@@ -129,9 +131,9 @@ class Hub:
     def leave(self, reader: Reader, task_id: UUID) -> None:
         """Forget a reader, and the task when nobody else reads it."""
         reader.end(Reason.CLIENT_LEFT)
-        self._open.discard(reader)
-        STREAMS_OPEN.set(len(self._open))
-        feed = self._feeds.get(task_id)
+        self.readers.discard(reader)
+        STREAMS_OPEN.set(len(self.readers))
+        feed = self.feeds.get(task_id)
         if feed is not None and reader in feed.readers:
             feed.readers.remove(reader)
             if not feed.readers:
@@ -139,7 +141,7 @@ class Hub:
 
     def end_all(self, reason: Reason) -> None:
         """End every stream once what waits is sent; the clients connect again."""
-        for reader in self._open:
+        for reader in self.readers:
             reader.end(reason)
 
     def refuse(self) -> None:
@@ -154,9 +156,9 @@ class Hub:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        for feed in self._feeds.values():
+        for feed in self.feeds.values():
             feed.close()
-        self._feeds.clear()
+        self.feeds.clear()
         if self.relay is not None:
             await self.relay.aclose()
 
@@ -204,7 +206,7 @@ class Hub:
                     extra={"action": "streams.listener_away", "error": type(error).__name__},
                 )
             finally:
-                self._listener = None
+                self.listener = None
                 STREAM_LISTENER_UP.set(0)
                 await listener.drop()
             await asyncio.sleep(wait)
@@ -212,10 +214,10 @@ class Hub:
 
     def _heard(self, process: int) -> None:
         """From here on all is told; what was written before is looked for."""
-        self._listener = process
+        self.listener = process
         STREAM_LISTENER_UP.set(1)
         self._watched.clear()
-        self._dirty.update(self._feeds)
+        self._dirty.update(self.feeds)
         self._work.set()
 
     async def _until_lost(self, listener: Listener, lost: asyncio.Event) -> None:
@@ -227,7 +229,8 @@ class Hub:
 
     def _on_told(self, payload: str) -> None:
         task_id = UUID(payload)
-        if task_id in self._feeds:
+        # Also of a task whose feed is only being made: what it is told now its scan may just have missed.
+        if task_id in self._watched:
             self._look(task_id)
 
     def _look(self, task_id: UUID) -> None:
@@ -241,14 +244,14 @@ class Hub:
         while True:
             await self._work.wait()
             self._work.clear()
-            if self._listener is None:
+            if self.listener is None:
                 continue
             turn = _Turn(list(self._joins), set(self._dirty), set())
             self._dirty.clear()
             try:
-                listener = self._listener
+                listener = self.listener
                 await self._turn(turn, listener)
-                if self._listener != listener:
+                if self.listener != listener:
                     # Another connection listens by now, and what was watched is told to the one before.
                     self._watched -= turn.watched
                     self._work.set()
@@ -256,7 +259,7 @@ class Hub:
             except DATABASE_ERRORS as error:
                 if not is_unavailable(error):
                     raise
-                self._dirty |= turn.dirty | (turn.watched & self._feeds.keys())
+                self._dirty |= turn.dirty | (turn.watched & self.feeds.keys())
                 self._watched -= turn.watched
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, _LAST_RETRY_SECONDS)
@@ -264,9 +267,9 @@ class Hub:
 
     async def _turn(self, turn: _Turn, listener: int) -> None:
         """One watch, if there are new tasks, and one scan."""
-        wanted = self._feeds.keys() | {join.task_id for join in turn.joins}
+        wanted = self.feeds.keys() | {join.task_id for join in turn.joins}
         await self._watch(turn, listener, wanted)
-        fresh = [join.task_id for join in turn.joins if join.task_id not in self._feeds]
+        fresh = [join.task_id for join in turn.joins if join.task_id not in self.feeds]
         if self.relay is not None and fresh:
             turn.tails = await self.relay.tails(set(fresh))
         places = self._places(turn)
@@ -300,8 +303,8 @@ class Hub:
         """Where to read: the tasks that were told of, those that readers join, and these readers."""
         joined = {join.task_id for join in turn.joins}
         places: list[tuple[UUID | _Join, Position]] = []
-        for task_id in joined | (turn.dirty | turn.watched) & self._feeds.keys():
-            feed = self._feeds.get(task_id)
+        for task_id in joined | (turn.dirty | turn.watched) & self.feeds.keys():
+            feed = self.feeds.get(task_id)
             places.append((task_id, Position(task_id, feed.cursor if feed is not None else None)))
         places += [(join, Position(join.task_id, join.cursor)) for join in turn.joins if join.cursor]
         return places
@@ -310,7 +313,7 @@ class Hub:
         for task_id, one in by_place.items():
             if not isinstance(task_id, UUID):
                 continue
-            feed = self._feeds.get(task_id)
+            feed = self.feeds.get(task_id)
             if feed is None:
                 continue
             if (reason := feed.apply(found, one)) is not None:
@@ -341,7 +344,7 @@ class Hub:
         for join in turn.joins:
             if join.joined.done():
                 continue
-            task, feed = by_place[join.task_id], self._feeds.get(join.task_id)
+            task, feed = by_place[join.task_id], self.feeds.get(join.task_id)
             is_behind = feed is not None and feed.cursor != Cursor(found.now)
             if not found.complete or is_behind or task.status not in OPEN_STATUSES:
                 join.joined.set_result(None)
@@ -352,7 +355,7 @@ class Hub:
                     self._work.set()
                     continue
                 feed = new_feed(join.task_id, Cursor(found.now), task, turn.tails.get(join.task_id))
-                self._feeds[join.task_id] = feed
+                self.feeds[join.task_id] = feed
                 self._settle(feed, found, is_new=True)
             rest = by_place.get(join)
             if rest is not None:
@@ -370,7 +373,7 @@ class Hub:
 
     def _drop(self, feed: Feed) -> None:
         feed.close()
-        self._feeds.pop(feed.task_id, None)
+        self.feeds.pop(feed.task_id, None)
         self._work.set()
 
     async def _ping(self) -> None:
@@ -380,6 +383,6 @@ class Hub:
         while True:
             await asyncio.sleep(min(1.0, interval / 4))
             before = loop.time() - interval
-            for reader in self._open:
+            for reader in self.readers:
                 if reader.waits and reader.quiet_since <= before:
                     reader.ping()

@@ -67,6 +67,7 @@ class Relay:
         self._reading: Any = None
         self._asking: Any = None
         self._anew = asyncio.Event()
+        self._filled = asyncio.Event()
         # How often the keys have changed, and which of these changes the open read knows.
         self._wanted = self._known = 0
 
@@ -88,6 +89,11 @@ class Relay:
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LAST_RETRY_SECONDS)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether Redis answers."""
+        return self._asking is not None
+
     async def aclose(self) -> None:
         """Close both connections."""
         for client in (self._reading, self._asking):
@@ -100,6 +106,7 @@ class Relay:
         """There is a new feed; the read that is open does not know its key."""
         self._wanted += 1
         self._anew.set()
+        self._filled.set()
 
     async def tails(self, task_ids: Collection[UUID]) -> dict[UUID, str | None]:
         """Where each task's stream ends now; None while Redis is away."""
@@ -135,10 +142,6 @@ class Relay:
         asking = self._client(_ANSWER_SECONDS)
         await asking.ping()
         self._asking = asking
-        unread = [task_id for task_id, feed in self._feeds.items() if feed.read is None]
-        for task_id, tail in (await self.tails(unread) if unread else {}).items():
-            if (feed := self._feeds.get(task_id)) is not None and feed.read is None:
-                feed.read = feed.told = tail
         STREAM_REDIS_UP.set(1)
 
     async def _follow(self) -> None:
@@ -153,9 +156,11 @@ class Relay:
 
     async def _read_once(self) -> None:
         self._known = self._wanted
+        await self._find_tails()
         places = {_key(task_id): feed.read for task_id, feed in self._feeds.items() if feed.read is not None}
         if not places:
-            await asyncio.sleep(_BLOCK_MILLISECONDS / 1000)
+            self._filled.clear()
+            await self._filled.wait()
             return
         answer = await self._reading.xread(places, count=_ENTRIES_AT_ONCE, block=_BLOCK_MILLISECONDS)
         for key, entries in answer or ():
@@ -167,6 +172,13 @@ class Relay:
             feed.read = entries[-1][0].decode()
             STREAM_DELTAS.inc(len(entries))
             feed.take(_entries(task_id, entries))
+
+    async def _find_tails(self) -> None:
+        """Those whose task was watched while Redis was away begin now."""
+        unread = [task_id for task_id, feed in self._feeds.items() if feed.read is None]
+        for task_id, tail in (await self.tails(unread) if unread else {}).items():
+            if (feed := self._feeds.get(task_id)) is not None and feed.read is None:
+                feed.read = feed.told = tail
 
     async def _wake(self, client_id: int) -> None:
         """End the open read whenever it does not know all keys."""

@@ -58,6 +58,8 @@ class EventStreamResponse(Response):
                 else:
                     await send(_chunk(PING))
                 reader.quiet_since = loop.time()
+                # What waits is sent without a pause otherwise, and the loop would see no client leave.
+                await asyncio.sleep(0)
         await send(_chunk(b"", more=False))
 
     async def _send_last(self, send: Send, first: Frame | None, others: AsyncGenerator[Frame | None]) -> None:

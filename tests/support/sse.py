@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +90,16 @@ class Following:
                 self.comments += 1
 
 
+async def until(condition: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> None:
+    """Return when the condition holds."""
+    async with asyncio.timeout(GIVE_UP_SECONDS):
+        while True:
+            held = condition()
+            if await held if isinstance(held, Awaitable) else held:
+                return
+            await asyncio.sleep(0.01)
+
+
 @asynccontextmanager
 async def follow(
     url: str, path: str, *, last_event_id: str | None = None, read_bufsize: int = 2**16
@@ -107,17 +117,22 @@ async def follow(
         yield Following(response)
 
 
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """None: they are the test process's."""
+        yield
+
+
 @asynccontextmanager
 async def serving(app: FastAPI) -> AsyncGenerator[str]:
     """The app behind a real server, in this event loop: the clients' transport for tests buffers answers."""
     port = free_port()
     config = uvicorn.Config(app, port=port, log_config=None, access_log=False, lifespan="off", ws="none")
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve())
+    server = _Server(config)
+    task = asyncio.create_task(server.serve())
     try:
-        async with asyncio.timeout(GIVE_UP_SECONDS):
-            while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody
-                await asyncio.sleep(0.005)
+        await until(lambda: server.started)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = server.force_exit = True

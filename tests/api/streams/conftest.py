@@ -68,7 +68,7 @@ def delta(message: Json, text: str) -> Json:
 
 
 async def insert(
-    session: AsyncSession, task: Json, text: str, *, at: str = "now()", status: str = "DONE"
+    session: AsyncSession, task: Json, text: str, *, at: str = "clock_timestamp()", status: str = "DONE"
 ) -> str:
     """A message by SQL, in a transaction of the test's own; returns its id."""
     found = await rows(

@@ -57,7 +57,7 @@ async def test_only_the_tasks_own_messages_come(
 ) -> None:
     other = await create_task(client, agent)
     async with follow(url, task["id"]) as stream, follow(url, other["id"]) as beside:
-        await stream.next(), await beside.next()
+        assert [await stream.next(), await beside.next()] == [connected(task), connected(other)]
         theirs, ours = await post(client, other), await post(client, task)
 
         assert (await stream.next(), await beside.next()) == (full(ours), full(theirs))
@@ -221,7 +221,7 @@ async def test_an_id_that_no_stream_gave_is_refused(
 
     what = f"Last-Event-ID: {given[:80]!r} is no id that this stream has given"
     assert (answer.status_code, answer.json()["message"][: len(what)]) == (422, what)
-    assert not hub._open
+    assert not hub.readers
 
 
 async def test_more_streams_than_a_process_may_have_are_refused(
@@ -243,9 +243,11 @@ async def test_more_streams_than_a_process_may_have_are_refused(
 
 async def _asked(url: str, task: Json) -> int:
     """The status of one more stream, which is left at once."""
-    async with httpx2.AsyncClient(base_url=url) as client:
-        async with client.stream("GET", f"/tasks/{task['id']}/stream") as answer:
-            return answer.status_code
+    async with (
+        httpx2.AsyncClient(base_url=url) as client,
+        client.stream("GET", f"/tasks/{task['id']}/stream") as answer,
+    ):
+        return answer.status_code
 
 
 async def test_what_was_begun_in_a_task_that_has_ended_is_told_as_begun(
