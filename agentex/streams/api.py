@@ -29,7 +29,9 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 
 
 # Before `/name/{name:path}` of the tasks: a name may hold a slash.
-@router.get("/name/{name:path}/stream", response_class=EventStreamResponse, responses=_EVENTS)
+@router.get(
+    "/name/{name:path}/stream", status_code=200, response_class=EventStreamResponse, responses=_EVENTS
+)
 async def stream_task_by_name(
     name: str, resources: ResourcesDep, caller: Caller, last_event_id: LastEventId = None
 ) -> EventStreamResponse:
@@ -40,7 +42,7 @@ async def stream_task_by_name(
     return EventStreamResponse(await service.open_stream(resources, task, last_event_id))
 
 
-@router.get("/{task_id}/stream", response_class=EventStreamResponse, responses=_EVENTS)
+@router.get("/{task_id}/stream", status_code=200, response_class=EventStreamResponse, responses=_EVENTS)
 async def stream_task(
     task_id: str, resources: ResourcesDep, caller: Caller, last_event_id: LastEventId = None
 ) -> EventStreamResponse:

@@ -177,6 +177,8 @@ class Relay:
         """Those whose task was watched while Redis was away begin now."""
         unread = [task_id for task_id, feed in self._feeds.items() if feed.read is None]
         for task_id, tail in (await self.tails(unread) if unread else {}).items():
+            if tail is None:
+                raise ConnectionError("Redis does not answer")
             if (feed := self._feeds.get(task_id)) is not None and feed.read is None:
                 feed.read = feed.told = tail
 

@@ -27,10 +27,19 @@ def with_problems(document: JsonSchema) -> JsonSchema:
     schemas.pop("ValidationError", None)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
+            _name_events(operation)
             if "health" not in operation["tags"]:
                 operation["responses"].update(_errors(path, method, operation))
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
+
+
+def _name_events(operation: JsonSchema) -> None:
+    """Server-sent events are what their data is: FastAPI calls them a string as well, which they are not."""
+    for response in operation["responses"].values():
+        schema = response.get("content", {}).get("text/event-stream", {}).get("schema", {})
+        if "$ref" in schema:
+            schema.pop("type", None)
 
 
 def _errors(path: str, method: str, operation: JsonSchema) -> JsonSchema:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+import httpx2
 import uvicorn
 from fastapi import FastAPI
 
@@ -137,3 +138,35 @@ async def serving(app: FastAPI) -> AsyncGenerator[str]:
     finally:
         server.should_exit = server.force_exit = True
         await task
+
+
+async def first_update(app: FastAPI, path: str) -> httpx2.Response:
+    """A stream's first update as if it were the whole answer, in process; its client leaves then."""
+    begun, parts = asyncio.Event(), list[dict[str, Any]]()
+
+    async def receive() -> dict[str, Any]:
+        if not parts:
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await begun.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        parts.append(dict(message))
+        if b"\n\n" in message.get("body", b""):
+            begun.set()
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"host", b"agentex.test")],
+        "client": ("127.0.0.1", 1),
+    }
+    async with asyncio.timeout(GIVE_UP_SECONDS):
+        await app(scope, receive, send)
+    body = b"".join(part.get("body", b"") for part in parts)
+    _, is_stream, data = body.partition(b"data: ")
+    return httpx2.Response(parts[0]["status"], content=data.split(b"\n")[0] if is_stream else body)
