@@ -1,11 +1,12 @@
 """`make bench`: what the service does and costs, beside the bare limit, on the embedded stack.
 
-    python -m tests.benchmarks [stampedes|requests|footprint …] [--runs 3] [--only 2000] [--output bench.json]
+    python -m tests.benchmarks [stampedes|requests|footprint|streams …] [--runs 3] [--only 2000] [--output FILE]
 
 Stampedes: medians of the runs; the ratio is the bare loop's time for the same 2n POSTs over the last
 delivery's lateness, for n = 2,000: once with the fastest agent that Python has, once with one as users have
 them (FastAPI on uvicorn). Requests: one client after the other, beside one bare statement. Footprint: memory,
-the CPU of doing nothing, and the start of an empty clone.
+the CPU of doing nothing, and the start of an empty clone. Streams: memory of an idle one, and how late
+messages and token deltas come, beside one who reads Redis itself.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
+from agentex.dev.ports import free_port
+from agentex.dev.redis import EmbeddedRedis
 from tests.benchmarks.bare import bare_seconds
 from tests.benchmarks.footprint import Usage, idle_cpu_an_hour, total_megabytes, usage
 from tests.benchmarks.requests import Latency, latencies, open_client
 from tests.benchmarks.stack import USUAL_AGENT, open_folder, running_agent, running_stack
 from tests.benchmarks.stampede import Measured, Scenario, stampede
 from tests.benchmarks.startup import Startup, startup_seconds
+from tests.benchmarks.streams import IDLE_STREAMS, Streams, measure_streams
 from tests.support.acp_server import read_record
 
 SCENARIOS = [
@@ -49,7 +53,7 @@ SCENARIOS = [
     Scenario("300 cadences due in one minute", 300, "async", 300, last_target_seconds=3),
 ]
 RATIO_TARGET = 0.4
-PARTS = ["stampedes", "requests", "footprint"]
+PARTS = ["stampedes", "requests", "footprint", "streams"]
 FEW, MANY = 100, 10_000
 # Long enough for a dozen sweeps and a minute's tick.
 IDLE_SECONDS = 60
@@ -193,6 +197,39 @@ def show_footprint(measured: Footprint) -> None:
     )
 
 
+async def measure_all_streams() -> Streams:
+    """Idle streams, messages, and token deltas where a redis-server can be had."""
+    with open_folder() as directory:
+        redis = EmbeddedRedis.find(free_port(), log=directory / "redis.log")
+        url = redis.start() if redis is not None else None
+        try:
+            with running_stack(directory, **({"redis_url": url} if url is not None else {})) as stack:
+                return await measure_streams(stack, url)
+        finally:
+            if redis is not None:
+                redis.stop()
+
+
+def show_streams(measured: Streams) -> None:
+    """Print what they cost and how late they are."""
+    console = Console(width=110)
+    console.print(
+        f"memory of an idle stream, of {IDLE_STREAMS:,}: {measured.idle_kilobytes:.0f} kB (target ≤ 50); "
+        f"CPU of them all: {measured.idle_cpu_a_minute:.1f} s a minute"
+    )
+    console.print(
+        f"POST /messages to the reader: p50 {measured.full_p50:.1f} ms, p95 {measured.full_p95:.1f} ms"
+    )
+    if measured.delta_p50 is None or measured.direct_p50 is None:
+        console.print("token deltas: not measured, no redis-server")
+        return
+    console.print(
+        f"token delta, XADD to the reader: p50 {measured.delta_p50:.1f} ms, p95 {measured.delta_p95:.1f} ms; "
+        f"from Redis itself p50 {measured.direct_p50:.1f} ms; "
+        f"added {measured.delta_p50 - measured.direct_p50:.1f} ms (target ≤ 20)"
+    )
+
+
 def main() -> None:
     """Parse, measure, print, write."""
     parser = argparse.ArgumentParser(
@@ -226,6 +263,10 @@ def main() -> None:
         footprint = asyncio.run(measure_footprint())
         show_footprint(footprint)
         result["footprint"] = asdict(footprint)
+    if "streams" in options.parts:
+        streams = asyncio.run(measure_all_streams())
+        show_streams(streams)
+        result["streams"] = streams.as_json()
     options.output.write_text(json.dumps(result, indent=2))
 
 
