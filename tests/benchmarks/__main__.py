@@ -1,6 +1,6 @@
 """`make bench`: what the service does and costs, beside the bare limit, on the embedded stack.
 
-    python -m tests.benchmarks [stampedes|requests|footprint|streams …] [--runs 3] [--only 2000] [--output FILE]
+    python -m tests.benchmarks [stampedes|requests|footprint|streams …] [--runs 3] [--only N] [--output FILE]
 
 Stampedes: medians of the runs; the ratio is the bare loop's time for the same 2n POSTs over the last
 delivery's lateness, for n = 2,000: once with the fastest agent that Python has, once with one as users have

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import httpx2
 import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.database import rows
 from agentex.resources import Resources
 from agentex.streams.hub import Hub
+from agentex.streams.reads import Position, Scan, scan
 from agentex.streams.service import hub_of
 from tests.api.ledger.stage import fetch
 from tests.api.streams.conftest import change, close, connected, full, insert, post, texts, use_settings
@@ -48,6 +52,34 @@ async def test_what_was_written_before_the_watch_and_committed_after_it_comes(
             await early.commit()
             assert texts([await stream.next()]) == ["written unseen"]
     await stream_opened.__aexit__(None, None, None)
+
+
+async def test_what_commits_while_a_new_feed_is_being_read_comes(
+    client: httpx2.AsyncClient,
+    resources: Resources,
+    url: str,
+    task: Json,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its scan does not see it, and its NOTIFY comes before there is a feed."""
+    hub, told = hub_of(resources), asyncio.Event()
+    on_told, made = hub._on_told, list[Json]()
+
+    def note(payload: str) -> None:
+        on_told(payload)
+        told.set()
+
+    async def scan_and_write(session: AsyncSession, positions: Sequence[Position], **how: Any) -> Scan:
+        found = await scan(session, positions, **how)
+        if not made:
+            made.append(await post(client, task))
+            await told.wait()
+        return found
+
+    monkeypatch.setattr(hub, "_on_told", note)
+    monkeypatch.setattr("agentex.streams.hub.scan", scan_and_write)
+    async with follow(url, task["id"]) as stream:
+        assert await stream.some(2) == [connected(task), full(made[0])]
 
 
 async def test_instants_that_callers_give_hide_nothing(
