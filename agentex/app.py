@@ -38,6 +38,8 @@ from agentex.snapshots.api import restore_router
 from agentex.snapshots.api import router as snapshots_router
 from agentex.spans.api import router as spans_router
 from agentex.states.api import router as states_router
+from agentex.streams.api import router as streams_router
+from agentex.streams.service import hub_of
 from agentex.tasks.api import router as tasks_router
 from agentex.telemetry.logs import configure_logs
 from agentex.trackers.api import router as trackers_router
@@ -57,9 +59,10 @@ EXIT_CANNOT_BIND = 1
 class Server(uvicorn.Server):
     """uvicorn's server; how long it waits for open requests hangs on the signal that stops it."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
-        self._settings = settings
+        self._app = app
+        self._settings: Settings = app.state.settings
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM awaits open answers, which are paid for; behind SIGINT a person waits."""
@@ -68,6 +71,13 @@ class Server(uvicorn.Server):
             seconds = self._settings.interrupt_drain_seconds
         self.config.timeout_graceful_shutdown = ceil(seconds)
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, behind the end of all streams, which have none of their own."""
+        resources: Resources | None = getattr(self._app.state, "resources", None)
+        if resources is not None:
+            hub_of(resources).refuse()
+        await super().shutdown(sockets)
 
 
 class Api(FastAPI):
@@ -133,7 +143,7 @@ def serve(settings: Settings) -> None:
     keep_modules()
     # uvicorn's own logging set-up would replace ours.
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
-    Server(config, settings).run(sockets=[listening])
+    Server(config, app).run(sockets=[listening])
 
 
 def _exit_orderly(number: int, frame: FrameType | None) -> None:
@@ -155,8 +165,9 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _add_routers(app: FastAPI, settings: Settings) -> None:
-    routers = (health_router, agents_router, rpc_router, tasks_router, messages_router, events_router)
-    for router in (*routers, states_router, runs_router):
+    # streams before tasks: /tasks/name/{name:path} would take their paths.
+    routers = (health_router, agents_router, rpc_router, streams_router, tasks_router, messages_router)
+    for router in (*routers, events_router, states_router, runs_router):
         app.include_router(router)
     app.include_router(snapshots_router)
     app.include_router(restore_router, max_body_size=settings.max_snapshot_bytes)

@@ -233,6 +233,51 @@ class SessionLock:
 
 def make_engine(settings: Settings, server_settings: dict[str, str], **options: Any) -> AsyncEngine:
     """An engine on the settings' database, with these settings of a session beside those of all."""
+
+
+class Listener:
+    """A connection of its own that is told what others NOTIFY; drop it when it is lost, and open another."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._engine = make_engine(settings, {}, poolclass=NullPool)
+        self._connection: AsyncConnection | None = None
+
+    async def open(self, channel: str, tell: Callable[[str], None], lost: Callable[[], None]) -> int:
+        """Listen; returns the number of the Postgres process behind it. Raises what DATABASE_ERRORS lists."""
+        connection = await self._engine.connect()
+        # Without it the session would stay idle in a transaction, and be told nothing.
+        self._connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        # asyncpg tells no types.
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+
+        def on_lost(connection: object) -> None:
+            lost()
+
+        def on_told(connection: object, process: int, channel: str, payload: str) -> None:
+            tell(payload)
+
+        driver.add_termination_listener(on_lost)
+        try:
+            await driver.add_listener(channel, on_told)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise ConnectionError(f"cannot listen: {error}") from error
+        return driver.get_server_pid()
+
+    async def probe(self) -> None:
+        """Raises what DATABASE_ERRORS lists when the connection does not answer any more."""
+        if self._connection is not None:
+            await self._connection.execute(text("SELECT 1"))
+
+    async def drop(self) -> None:
+        """Close it, whatever state it is in."""
+        if self._connection is not None:
+            await self._connection.invalidate()
+            await self._connection.close()
+            self._connection = None
+        await self._engine.dispose()
+
+
+def _engine(settings: Settings, server_settings: dict[str, str], **options: Any) -> AsyncEngine:
     return create_async_engine(
         settings.async_database_url,
         # Parameters are prompts and inputs; an error's text ends in the log.

@@ -10,6 +10,7 @@ from agentex.runs.finish import PROVE_ALIVE_SQL, end_for_task, prove_alive
 from agentex.runs.pages import RunStarter
 from agentex.schedules.revisions import definitions
 from agentex.schedules.service import pause_for_deleted_agent
+from agentex.streams.hub import Hub
 
 
 def fill_hooks(resources: Resources) -> None:
@@ -23,3 +24,5 @@ def fill_hooks(resources: Resources) -> None:
     hooks.agent_registered = [note_registration]
     hooks.run_opened = RunStarter(resources).start_soon
     hooks.definitions = definitions
+    if resources.streams is None:
+        resources.streams = Hub(resources.settings, resources.db)

@@ -17,6 +17,7 @@ from agentex.runs.models import Run
 from agentex.schedules.models import Schedule, ScheduleClock, ScheduleRevision, ScheduleTotals
 from agentex.spans.models import Span
 from agentex.states.models import State
+from agentex.streams.models import StreamWatch
 from agentex.tasks.models import Task
 from agentex.trackers.models import Tracker
 
@@ -40,6 +41,7 @@ TABLES = (
     ScheduleTotals,
     Span,
     State,
+    StreamWatch,
     Task,
     Tracker,
 )

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -108,6 +108,14 @@ class Hooks:
         """  # noqa: S608 - both are constants of ours
 
 
+class Closable(Protocol):
+    """Something of a higher slice that ends with the process."""
+
+    async def aclose(self) -> None:
+        """Stop it."""
+        ...
+
+
 @dataclass
 class Resources:
     """One process's database, Temporal, agents' protocol, authorizer, notices and settings."""
@@ -119,6 +127,8 @@ class Resources:
     authz: AuthProvider
     notices: Notices
     hooks: Hooks = field(default_factory=Hooks)
+    # The streams of this process, which only the slice of that name knows; filled by hooks.py.
+    streams: Closable | None = None
     _background: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -153,6 +163,8 @@ async def open_resources(
         prober.cancel()
         with suppress(asyncio.CancelledError):
             await prober
+        if resources.streams is not None:
+            await resources.streams.aclose()
         await resources.settle_background()
         await resources.acp.aclose()
         await notices.close()

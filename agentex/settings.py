@@ -9,6 +9,7 @@ import re
 import ssl
 from enum import StrEnum
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -33,6 +34,7 @@ _TLS_SETTINGS = (
     "temporal_tls_server_name",
     "temporal_api_key",
 )
+_REDIS_URL = re.compile(r"(rediss?://[^\s/]+|unix://\S)")
 _HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/@\[\]]+):[0-9]{1,5}")
 
 
@@ -189,6 +191,15 @@ class Settings(BaseSettings):
     agent_idle_connection_seconds: PositiveFloat = 2
     # One answer of an agent, whole; a longer one is refused as a protocol error.
     agent_max_answer_bytes: PositiveInt = 16_777_216
+    # The Redis to which agents write their token deltas; without it streams tell what is in Postgres.
+    redis_url: SecretStr | None = None
+    # An idle stream takes less than 50 kB; with more than this a process should have company.
+    streams_per_process: PositiveInt = 2_000
+    # What waits for one reader: minutes of deltas, and no more memory than a request's body may take.
+    stream_buffer_bytes: PositiveInt = 1_048_576
+    # Proxies cut connections on which nothing has come for 30 to 60 s.
+    stream_ping_seconds: PositiveFloat = 15
+
     # Consecutive timeouts from one agent after which a page stops sending to it.
     agent_timeouts_in_a_row: PositiveInt = 8
     # Hosts of agents' addresses, and what is called instead, e.g. "host.docker.internal=127.0.0.1". Agents
@@ -239,11 +250,20 @@ class Settings(BaseSettings):
             raise ValueError(f"AGENTEX_TEMPORAL_ADDRESS is {value!r}; it takes HOST:PORT, without a scheme")
         return value
 
-    @field_validator(*_TLS_SETTINGS, "temporal_tls", "secret_key", "public_url", mode="before")
+    @field_validator(*_TLS_SETTINGS, "temporal_tls", "secret_key", "public_url", "redis_url", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         # What a compose file or a chart leaves of a variable without a value; Path("") would be a folder.
         return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _of_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _REDIS_URL.match(value.get_secret_value()):
+            raise ValueError("is no redis://HOST:PORT/DATABASE, rediss:// (TLS) or unix:// URL")
+        if value is not None and find_spec("redis") is None:
+            raise ValueError("needs the package redis: pip install 'agentex-server[redis]'")
+        return value
 
     @field_validator("temporal_tls_ca_file", "temporal_tls_cert_file", "temporal_tls_key_file")
     @classmethod

@@ -78,10 +78,11 @@ def dev(
         ),
     ] = False,
 ) -> None:
-    """Start everything on this machine: Postgres, Temporal, API, worker and two demo agents.
+    """Start everything on this machine: Postgres, Temporal, Redis, API, worker and two demo agents.
 
-    With AGENTEX_DATABASE_URL (Postgres 15 to 18) or AGENTEX_TEMPORAL_ADDRESS
-    set, that server is used and none is embedded. AGENTEX_PORT (5003) is the
+    With AGENTEX_DATABASE_URL (Postgres 15 to 18), AGENTEX_TEMPORAL_ADDRESS or
+    AGENTEX_REDIS_URL set, that server is used and none is embedded. Redis
+    carries agents' token deltas; all else works without. AGENTEX_PORT (5003) is the
     API's port, 0 takes any; a second stack needs another port and another
     --data-dir.
 

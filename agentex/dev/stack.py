@@ -1,6 +1,7 @@
-"""The dev stack, `agentex dev`: Postgres, Temporal, migrations, API, worker and two demo agents.
+"""The dev stack, `agentex dev`: Postgres, Temporal, Redis, migrations, API, worker and two demo agents.
 
-What the environment names (AGENTEX_DATABASE_URL, AGENTEX_TEMPORAL_ADDRESS) is used, the rest is embedded.
+What the environment names (AGENTEX_DATABASE_URL, AGENTEX_TEMPORAL_ADDRESS, AGENTEX_REDIS_URL) is used, the
+rest is embedded; Redis only where there is one to be had, since all but token deltas works without.
 Data and logs live in `.agentex/` of the current folder.
 """
 
@@ -16,7 +17,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from agentex.dev.errors import StackError
 from agentex.dev.folder import only_stack, reset, secret_key
@@ -24,6 +27,7 @@ from agentex.dev.place import Place
 from agentex.dev.ports import accepts, free_port, port_is_free, why_taken
 from agentex.dev.postgres import EmbeddedPostgres
 from agentex.dev.processes import Command, full_disk, spawn
+from agentex.dev.redis import EmbeddedRedis
 from agentex.dev.supervisor import Child, Ending, StopRequested, Supervisor
 from agentex.dev.temporal import EmbeddedTemporal
 from agentex.dev.terminal import complain, say
@@ -33,13 +37,15 @@ from agentex.settings import Settings
 _READY_SECONDS = 60
 # A Postgres of the caller's own should be up before, or come up together with the stack.
 _OWN_SERVER_SECONDS = 10
-# Services end first, so that they can still write; then Temporal, which has nothing to save, then Postgres.
+# Services end first, so that they can still write; then Temporal and Redis, which have nothing to save, then
+# Postgres.
 _SERVICE_ENDING = Ending(signal.SIGINT, 10, rank=0)
 _TEMPORAL_ENDING = Ending(signal.SIGKILL, 5, rank=1)
+_REDIS_ENDING = Ending(signal.SIGTERM, 5, rank=1)
 _POSTGRES_ENDING = Ending(signal.SIGINT, 20, rank=2, hurried=signal.SIGQUIT)
 ASYNC_AGENT, SYNC_AGENT = "demo-async", "demo-sync"
 _AGENTS = {ASYNC_AGENT: "agentex.dev.agents.echo_async", SYNC_AGENT: "agentex.dev.agents.echo_sync"}
-_PARTS = ("temporal", "postgres", "migrate", "api", "worker", *_AGENTS)
+_PARTS = ("temporal", "postgres", "redis", "migrate", "api", "worker", *_AGENTS)
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class Stack:
         self._worker = Place("127.0.0.1", settings.worker_port)
         self._postgres: EmbeddedPostgres | None = None
         self._temporal: EmbeddedTemporal | None = None
+        self._redis: EmbeddedRedis | None = None
         self._agents: dict[str, Place] = {}
         self._began = time.monotonic()
 
@@ -120,12 +127,20 @@ class Stack:
             f"API      {self._api.url}   spec {self._api.url}/openapi.json   metrics {self._api.url}/metrics",
             f"Worker   {self._worker.url}/readyz   metrics {self._worker.url}/metrics",
             f"Agents   {', '.join(self._agents) or f'none of ours; {self._api.url}/agents lists yours'}",
+            f"Redis    {self._redis_line()}",
             f"Logs     {self.logs}",
             f"\nCreate a schedule of every 10 s:\n  {create}",
             f"\nList its runs:\n  curl -s '{runs}'",
             "\nCtrl-C stops everything.",
         ]
         return "\n".join(lines)
+
+    def _redis_line(self) -> str:
+        """What agents that stream need in their environment."""
+        url = self._redis.url if self._redis else self._environment.get("AGENTEX_REDIS_URL")
+        if url is None:
+            return "none (install redis-server): whole messages come, token by token does not"
+        return f"for agents that stream: REDIS_URL={_without_password(url)}"
 
     def _start(self) -> None:
         self._choose_ports()
@@ -137,6 +152,7 @@ class Stack:
             self._environment["AGENTEX_SECRET_KEY"] = secret_key(self.data_directory)
         self._start_temporal()
         self._start_postgres()
+        self._start_redis()
         migration = self._start_migration()
         if self._options.agents:
             self._start_agents()
@@ -164,6 +180,8 @@ class Stack:
     def _await_servers(self) -> None:
         if self._postgres:
             self._await("postgres", self._postgres.is_ready)
+        if self._redis:
+            self._await("redis", self._redis.is_ready)
         if self._temporal:
             self._await("temporal", self._temporal.is_ready)
         else:
@@ -212,6 +230,16 @@ class Stack:
         self._supervise("postgres", self._postgres.spawn, _POSTGRES_ENDING)
         self._environment["AGENTEX_DATABASE_URL"] = self._postgres.url
 
+    def _start_redis(self) -> None:
+        if self._environment.get("AGENTEX_REDIS_URL"):
+            return
+        self._redis = EmbeddedRedis.find(free_port(), log=self._log("redis"))
+        if self._redis is None or find_spec("redis") is None:
+            self._redis = None
+            return
+        self._supervise("redis", self._redis.spawn, _REDIS_ENDING)
+        self._environment["AGENTEX_REDIS_URL"] = self._redis.url
+
     def _start_agents(self) -> None:
         for name, module in _AGENTS.items():
             self._agents[name] = place = Place("127.0.0.1", free_port())
@@ -237,6 +265,13 @@ class Stack:
 
     def _python(self, module: str, *arguments: str) -> Command:
         return Command([sys.executable, "-m", module, *arguments], environment=self._environment)
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}"))
 
 
 def _refused_port(place: Place, error: OSError) -> str:

@@ -87,6 +87,17 @@ REQUEST_SECONDS = Histogram(
     ["method", "route"],
     buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+STREAMS_OPEN = Gauge("agentex_streams_open", "Streams that this process has open: is it near its limit?")
+STREAMS_ENDED = Counter(
+    "agentex_streams_ended", "Streams by why they ended: are readers too slow, or cut off?", ["reason"]
+)  # task_ended | task_gone | fell_behind | client_left | shutdown | fault
+STREAM_LISTENER_UP = Gauge(
+    "agentex_stream_listener_up", "Whether Postgres tells this process what is new: 1 while streams are open"
+)
+STREAM_REDIS_UP = Gauge(
+    "agentex_stream_redis_up", "Whether agents' token deltas can be read from Redis: 1 while streams are open"
+)
+STREAM_DELTAS = Counter("agentex_stream_deltas", "Updates read from Redis: do agents stream?")
 UNEXPECTED_ERRORS = Counter(
     "agentex_unexpected_errors",
     "Errors nobody foresaw, by where they surfaced: is there a fault of ours?",

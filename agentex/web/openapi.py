@@ -27,11 +27,20 @@ def with_problems(document: JsonSchema) -> JsonSchema:
     schemas.pop("ValidationError", None)
     for operations in document["paths"].values():
         for operation in operations.values():
+            _name_events(operation)
             if "health" not in operation["tags"]:
                 operation["responses"].update(_errors(operation))
             _leave_out_null(operation)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
+
+
+def _name_events(operation: JsonSchema) -> None:
+    """Server-sent events are what their data is: FastAPI calls them a string as well, which they are not."""
+    for response in operation["responses"].values():
+        schema = response.get("content", {}).get("text/event-stream", {}).get("schema", {})
+        if "$ref" in schema:
+            schema.pop("type", None)
 
 
 def _errors(operation: JsonSchema) -> JsonSchema:

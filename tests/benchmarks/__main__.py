@@ -7,7 +7,8 @@ delivery's lateness, for n = 2,000: once with the fastest agent that Python has,
 them (FastAPI on uvicorn). Requests: one client after the other, beside one bare statement. Messages: POST
 /messages by one client and with 32 in flight, beside bare inserts. RPC: message/send through the server,
 beside the same call straight to the agent. Footprint: memory, the CPU of doing nothing, and the start of an
-empty clone.
+empty clone. Streams: memory of an idle one, and how late messages and token deltas come, beside one who reads
+Redis itself.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
+from agentex.dev.ports import free_port
+from agentex.dev.redis import EmbeddedRedis
 from tests.benchmarks.bare import bare_seconds
 from tests.benchmarks.footprint import Usage, idle_cpu_an_hour, total_megabytes, usage
 from tests.benchmarks.messages import IN_FLIGHT, Stored, stored
@@ -34,6 +37,7 @@ from tests.benchmarks.rpc import RATIO_TARGET as RPC_RATIO_TARGET
 from tests.benchmarks.stack import USUAL_AGENT, open_folder, running_agent, running_stack
 from tests.benchmarks.stampede import Measured, Scenario, stampede
 from tests.benchmarks.startup import Startup, startup_seconds
+from tests.benchmarks.streams import IDLE_STREAMS, Streams, measure_streams
 from tests.support.acp_server import read_record
 
 SCENARIOS = [
@@ -54,7 +58,7 @@ SCENARIOS = [
     Scenario("300 cadences due in one minute", 300, "async", 300, last_target_seconds=3),
 ]
 RATIO_TARGET = 0.4
-PARTS = ["stampedes", "requests", "messages", "rpc", "footprint"]
+PARTS = ["stampedes", "requests", "messages", "rpc", "footprint", "streams"]
 FEW, MANY = 100, 10_000
 # Long enough for two minutes' ticks and their tidying.
 IDLE_SECONDS = 120
@@ -240,6 +244,39 @@ def show_footprint(measured: Footprint) -> None:
     )
 
 
+async def measure_all_streams() -> Streams:
+    """Idle streams, messages, and token deltas where a redis-server can be had."""
+    with open_folder() as directory:
+        redis = EmbeddedRedis.find(free_port(), log=directory / "redis.log")
+        url = redis.start() if redis is not None else None
+        try:
+            with running_stack(directory, **({"redis_url": url} if url is not None else {})) as stack:
+                return await measure_streams(stack, url)
+        finally:
+            if redis is not None:
+                redis.stop()
+
+
+def show_streams(measured: Streams) -> None:
+    """Print what they cost and how late they are."""
+    console = Console(width=110)
+    console.print(
+        f"memory of an idle stream, of {IDLE_STREAMS:,}: {measured.idle_kilobytes:.0f} kB (target ≤ 50); "
+        f"CPU of them all: {measured.idle_cpu_a_minute:.1f} s a minute"
+    )
+    console.print(
+        f"POST /messages to the reader: p50 {measured.full_p50:.1f} ms, p95 {measured.full_p95:.1f} ms"
+    )
+    if measured.delta_p50 is None or measured.direct_p50 is None:
+        console.print("token deltas: not measured, no redis-server")
+        return
+    console.print(
+        f"token delta, XADD to the reader: p50 {measured.delta_p50:.1f} ms, p95 {measured.delta_p95:.1f} ms; "
+        f"from Redis itself p50 {measured.direct_p50:.1f} ms; "
+        f"added {measured.delta_p50 - measured.direct_p50:.1f} ms (target ≤ 20)"
+    )
+
+
 def main() -> None:
     """Parse, measure, print, write."""
     parser = argparse.ArgumentParser(
@@ -281,6 +318,10 @@ def main() -> None:
         footprint = asyncio.run(measure_footprint())
         show_footprint(footprint)
         result["footprint"] = asdict(footprint)
+    if "streams" in options.parts:
+        streams = asyncio.run(measure_all_streams())
+        show_streams(streams)
+        result["streams"] = streams.as_json()
     options.output.write_text(json.dumps(result, indent=2))
 
 

@@ -52,7 +52,7 @@ class Bare(Protocol):
         ...
 
 
-_connect = cast("Callable[[str], Awaitable[Bare]]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType] - asyncpg tells no types
+connect = cast("Callable[[str], Awaitable[Bare]]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType] - asyncpg tells no types
 
 
 @dataclass
@@ -155,7 +155,7 @@ async def open_client(http: aiohttp.ClientSession, stack: Stack, name: str) -> C
     async with http.post(f"{stack.api}/agents/register", json=body) as response:
         response.raise_for_status()
         agent_id = str((await response.json())["id"])
-    bare = await _connect(stack.database_url)
+    bare = await connect(stack.database_url)
     return Client(http, bare, f"{stack.api}/agents/{agent_id}/schedules", UUID(agent_id), itertools.count())
 
 

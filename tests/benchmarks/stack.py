@@ -48,8 +48,11 @@ def open_folder() -> Generator[Path]:
 
 
 @contextmanager
-def running_stack(directory: Path) -> Generator[Stack]:
-    """Start everything as `agentex dev` does (Postgres durable, Temporal in memory), stop it afterwards."""
+def running_stack(directory: Path, **settings: str) -> Generator[Stack]:
+    """Start everything as `agentex dev` does (Postgres durable, Temporal in memory), stop it afterwards.
+
+    Settings are given without their prefix.
+    """
     postgres = EmbeddedPostgres(directory / "postgres", free_port())
     temporal = EmbeddedTemporal(free_port(), log=directory / "temporal.log")
     api, worker = free_port(), free_port()
@@ -62,6 +65,7 @@ def running_stack(directory: Path) -> Generator[Stack]:
             "AGENTEX_PORT": str(api),
             "AGENTEX_WORKER_PORT": str(worker),
             "ENABLE_AGENT_RUN_SCHEDULES": "true",
+            **{f"AGENTEX_{name.upper()}": value for name, value in settings.items()},
         }
         subprocess.run(agentex("migrate"), env=os.environ | environment, check=True)
         served = ManagedProcess(agentex("serve"), environment=environment, log=directory / "api.log")

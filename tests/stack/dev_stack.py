@@ -14,6 +14,7 @@ import psutil
 
 from agentex.dev.ports import free_port
 from agentex.dev.processes import wait_until
+from agentex.dev.redis import redis_binary
 from tests.support.processes import ManagedProcess, agentex
 
 _START_SECONDS = 90
@@ -44,6 +45,7 @@ class DevStack:
             "AGENTEX_WORKER_PORT": "0",
             "AGENTEX_DATABASE_URL": None,
             "AGENTEX_TEMPORAL_ADDRESS": None,
+            "AGENTEX_REDIS_URL": None,
             "ENABLE_AGENT_RUN_SCHEDULES": None,
             "AGENTEX_AGENT_HOST_REWRITES": None,
             **(environment or {}),
@@ -106,7 +108,10 @@ _MARKS = {
     "demo-sync": "agents.echo_sync",
     "temporal": "server start-dev",
     "postgres": "bin/postgres",
+    "redis": "redis-server",
 }
+# Not every machine has one.
+REDIS = {"redis"} if redis_binary() is not None else set[str]()
 
 
 def run_printed(command: list[str]) -> str:

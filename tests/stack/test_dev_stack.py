@@ -15,13 +15,13 @@ import pytest
 
 from agentex.dev.ports import free_port
 from agentex.dev.processes import wait_until
-from tests.stack.dev_stack import DevStack, run_printed
+from tests.stack.dev_stack import REDIS, DevStack, run_printed
 from tests.support.fault_agent import FaultAgent
 
 pytestmark = pytest.mark.timeout(300)
 
 MakeStack = Callable[..., DevStack]
-EVERYTHING = {"api", "worker", "demo-async", "demo-sync", "temporal", "postgres"}
+EVERYTHING = {"api", "worker", "demo-async", "demo-sync", "temporal", "postgres", *REDIS}
 
 
 def finished_runs(stack: DevStack) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def test_start_shows_each_part_as_it_becomes_ready(make_stack: MakeStack) -> Non
     stack.start()
     output = stack.supervisor.output()
     parts = re.findall(r"^  (\S+) +ready after \d+\.\d s$", output, re.MULTILINE)
-    assert parts == ["postgres", "temporal", "migrate", "api", "worker", "demo-async", "demo-sync"]
+    assert parts == ["postgres", *REDIS, "temporal", "migrate", "api", "worker", "demo-async", "demo-sync"]
     assert all(stack.log_of(part).exists() for part in parts)
 
 
@@ -81,6 +81,23 @@ def test_an_agent_that_its_own_command_line_starts_is_called_on_this_machine(
     finally:
         agent.process.close()
     assert len(agent.requests("task/create")) == 1
+
+
+def test_the_api_reads_the_redis_that_agents_are_told_of(make_stack: MakeStack) -> None:
+    stack = make_stack("--no-agents")
+    stack.start()
+    found = re.findall(r"^Redis    .*REDIS_URL=(\S+)$", stack.supervisor.output(), re.MULTILINE)
+    told = [stack.children()["api"].environ()["AGENTEX_REDIS_URL"]] if REDIS else []
+    assert found == told
+
+
+def test_a_redis_of_ones_own_is_used_and_its_password_not_printed(make_stack: MakeStack) -> None:
+    own = "redis://me:secret@127.0.0.1:1/0"
+    stack = make_stack("--no-agents", environment={"AGENTEX_REDIS_URL": own})
+    stack.start()
+    assert "redis" not in stack.children()
+    assert "REDIS_URL=redis://me:***@127.0.0.1:1/0" in stack.supervisor.output()
+    assert "secret" not in stack.supervisor.output()
 
 
 def test_two_stacks_run_side_by_side(make_stack: MakeStack) -> None:

@@ -15,14 +15,15 @@ from agentex.dev import migrate
 from agentex.dev.ports import accepts, free_port
 from agentex.dev.postgres_home import find_home
 from agentex.dev.processes import Command, run, spawn, stop, wait_until
-from tests.stack.dev_stack import DevStack
+from tests.stack.dev_stack import REDIS, DevStack
 from tests.support.postgres import PostgresServer, open_folder
 from tests.support.temporal import start_temporal
 
 pytestmark = pytest.mark.timeout(300)
 
 MakeStack = Callable[..., DevStack]
-SERVICES = {"api", "worker", "demo-async", "demo-sync"}
+# What is not a server of the caller's own.
+SERVICES = {"api", "worker", "demo-async", "demo-sync", *REDIS}
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from agentex.dev.processes import wait_until
-from tests.stack.dev_stack import DevStack, run_printed
+from tests.stack.dev_stack import REDIS, DevStack, run_printed
 from tests.support.processes import answers
 
 pytestmark = pytest.mark.timeout(300)
 
 MakeStack = Callable[..., DevStack]
 # The worker before the servers that it has to live without for a while.
-VICTIMS = ("demo-async", "demo-sync", "api", "worker", "temporal", "postgres")
+VICTIMS = ("demo-async", "demo-sync", "api", "worker", "temporal", "postgres", *REDIS)
 
 
 def crash(stack: DevStack, name: str) -> None:

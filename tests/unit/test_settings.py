@@ -140,3 +140,35 @@ def test_the_docker_host_is_this_machine_but_in_a_container(
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     expected = {"host.docker.internal": "127.0.0.1"} if known_by == "nothing" else {}
     assert Settings().agent_host_rewrites == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:6379/0", "rediss://me:secret@redis.example", "unix:///run/r"]
+)
+def test_a_redis_url_is_kept_secret(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("AGENTEX_REDIS_URL", url)
+    given = Settings().redis_url
+    assert given is not None
+    assert (given.get_secret_value(), "secret" in repr(given)) == (url, False)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:6379", "http://127.0.0.1", "redis://", "redis:// "])
+def test_what_is_no_redis_url_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("AGENTEX_REDIS_URL", url)
+    with pytest.raises(ValidationError, match="is no redis://HOST:PORT/DATABASE"):
+        Settings()
+
+
+def test_a_redis_url_without_the_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks(name: str) -> None:
+        assert name == "redis"
+
+    monkeypatch.setattr("agentex.settings.find_spec", lacks)
+    monkeypatch.setenv("AGENTEX_REDIS_URL", "redis://127.0.0.1")
+    with pytest.raises(ValidationError, match=r"pip install 'agentex-server\[redis\]'"):
+        Settings()
+
+
+def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTEX_REDIS_URL", " ")
+    assert Settings().redis_url is None

@@ -18,6 +18,7 @@ from tests.api.schedules.schedules import INPUT, Schedules
 from tests.support.acp_server import AcpServer
 from tests.support.api import TEXT, Json, create_task, register, registration, rpc
 from tests.support.authz import EVERYTHING, ScriptedAuthz
+from tests.support.sse import first_update
 
 # What everybody may ask, and learns nothing of anybody from.
 OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json"}
@@ -130,6 +131,9 @@ class Asked:
         for word, value in world.items():
             filled = filled.replace(f"{{{word}}}", value)
         url, content, given = json.loads(filled)
+        if url.endswith("/stream"):
+            # It has no end while its task runs.
+            return await first_update(shared_app(), url)
         return await client.request(self.method, url, json=content, headers=given)
 
 

@@ -1,0 +1,57 @@
+"""/tasks/…/stream: what happens in a task, as server-sent events."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header
+
+from agentex.deps import Caller, ResourcesDep
+from agentex.streams import service
+from agentex.streams.models import TaskStreamUpdate
+from agentex.streams.response import EventStreamResponse
+from agentex.tasks import service as tasks
+
+router = APIRouter(prefix="/tasks", tags=["tasks"])
+
+LastEventId = Annotated[
+    str | None,
+    Header(
+        description="The id of the last event that came: the stream goes on behind it, without loss or repeat"
+    ),
+]
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": TaskStreamUpdate,
+        "description": "Server-sent events; the data of each is one TaskStreamUpdate in JSON",
+    }
+}
+
+
+# Before `/name/{name:path}` of the tasks: a name may hold a slash.
+@router.get(
+    "/name/{name:path}/stream", status_code=200, response_class=EventStreamResponse, responses=_EVENTS
+)
+async def stream_task_by_name(
+    name: str, resources: ResourcesDep, caller: Caller, last_event_id: LastEventId = None
+) -> EventStreamResponse:
+    """What happens in the task of this name, as server-sent events; as by id."""
+    # The session is given back before the stream begins, which may have to wait for one of its own.
+    async with resources.db.read() as session:
+        task = await tasks.get_by_name(session, resources.authz, caller, name)
+    return EventStreamResponse(await service.open_stream(resources, task, last_event_id))
+
+
+@router.get("/{task_id}/stream", status_code=200, response_class=EventStreamResponse, responses=_EVENTS)
+async def stream_task(
+    task_id: str, resources: ResourcesDep, caller: Caller, last_event_id: LastEventId = None
+) -> EventStreamResponse:
+    """What happens in a task from now on, as server-sent events; of a task that has ended, all that did.
+
+    The first is `connected`. Each message comes as `full`, or, while it is being written, as `start`, any
+    number of `delta` and `done` (or `full`, which takes the place of what came before it). The stream ends
+    behind a `task_updated` with a terminal status, or behind an `error`. A comment comes every 15 s.
+    """
+    async with resources.db.read() as session:
+        task = await tasks.get(session, resources.authz, caller, task_id)
+    return EventStreamResponse(await service.open_stream(resources, task, last_event_id))
