@@ -191,7 +191,7 @@ class Hub:
         while True:
             listener, lost = Listener(self._settings), asyncio.Event()
             try:
-                process = await listener.open(CHANNEL, self._on_told, lost.set)
+                process = await listener.open(CHANNEL, self.on_told, lost.set)
                 async with self._db.single() as session:
                     await forget_listeners(session, process)
                 self._heard(process)
@@ -227,7 +227,8 @@ class Hub:
         except TimeoutError:
             await listener.probe()
 
-    def _on_told(self, payload: str) -> None:
+    def on_told(self, payload: str) -> None:
+        """Postgres tells of a write to a task that is watched, by this process or another."""
         task_id = UUID(payload)
         # Also of a task whose feed is only being made: what it is told now its scan may just have missed.
         if task_id in self._watched:

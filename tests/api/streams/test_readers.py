@@ -223,7 +223,7 @@ async def test_nobody_is_told_of_a_task_that_nobody_watches(
     task = await create_task(client, agent)
     told: list[str] = []
     hub = hub_of(resources)
-    monkeypatch.setattr(hub, "_on_told", told.append)
+    monkeypatch.setattr(hub, "on_told", told.append)
     other = await create_task(client, agent)
     async with follow(url, task["id"]) as stream:
         await stream.next()

@@ -63,10 +63,10 @@ async def test_what_commits_while_a_new_feed_is_being_read_comes(
 ) -> None:
     """Its scan does not see it, and its NOTIFY comes before there is a feed."""
     hub, told = hub_of(resources), asyncio.Event()
-    on_told, made = hub._on_told, list[Json]()
+    tell, made = hub.on_told, list[Json]()
 
     def note(payload: str) -> None:
-        on_told(payload)
+        tell(payload)
         told.set()
 
     async def scan_and_write(session: AsyncSession, positions: Sequence[Position], **how: Any) -> Scan:
@@ -76,7 +76,7 @@ async def test_what_commits_while_a_new_feed_is_being_read_comes(
             await told.wait()
         return found
 
-    monkeypatch.setattr(hub, "_on_told", note)
+    monkeypatch.setattr(hub, "on_told", note)
     monkeypatch.setattr("agentex.streams.hub.scan", scan_and_write)
     async with follow(url, task["id"]) as stream:
         assert await stream.some(2) == [connected(task), full(made[0])]

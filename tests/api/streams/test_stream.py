@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.resources import Resources
 from tests.api.ledger.stage import fetch
@@ -22,6 +23,7 @@ from tests.api.streams.conftest import (
     use_settings,
 )
 from tests.support.api import UNKNOWN_ID, Json, create_task, problem
+from tests.support.authz import ScriptedAuthz
 from tests.support.sse import follow
 
 DATA: Json = {"type": "data", "author": "agent", "data": {"part": 1}}
@@ -176,6 +178,25 @@ async def test_a_task_that_is_removed_ends_the_stream(resources: Resources, url:
 
         message = f"task {task['id']} does not exist any more"
         assert await stream.rest() == [{"type": "error", "message": message}]
+
+
+@pytest.mark.parametrize(
+    ("sql", "last"),
+    [
+        ("DELETE FROM tasks", "error"),
+        ("UPDATE tasks SET status = 'CANCELED', updated_at = now()", "task_updated"),
+    ],
+)
+async def test_a_task_that_goes_or_ends_while_leave_is_asked_ends_the_stream(
+    resources: Resources, authz: ScriptedAuthz, url: str, task: Json, sql: str, last: str
+) -> None:
+    async def change_it(_: AsyncSession) -> None:
+        authz.while_asked = None
+        await fetch(resources, sql)
+
+    authz.while_asked = change_it
+    async with follow(url, task["id"]) as stream:
+        assert [update["type"] for update in await stream.rest()] == ["connected", last]
 
 
 @pytest.mark.parametrize(
