@@ -231,10 +231,6 @@ class SessionLock:
         await self._engine.dispose()
 
 
-def make_engine(settings: Settings, server_settings: dict[str, str], **options: Any) -> AsyncEngine:
-    """An engine on the settings' database, with these settings of a session beside those of all."""
-
-
 class Listener:
     """A connection of its own that is told what others NOTIFY; drop it when it is lost, and open another."""
 
@@ -277,7 +273,8 @@ class Listener:
         await self._engine.dispose()
 
 
-def _engine(settings: Settings, server_settings: dict[str, str], **options: Any) -> AsyncEngine:
+def make_engine(settings: Settings, server_settings: dict[str, str], **options: Any) -> AsyncEngine:
+    """An engine on the settings' database, with these settings of a session beside those of all."""
     return create_async_engine(
         settings.async_database_url,
         # Parameters are prompts and inputs; an error's text ends in the log.
