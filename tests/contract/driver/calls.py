@@ -83,9 +83,9 @@ class Call:
     def __getattr__(self, name):
         return Call(self._api, getattr(self._target, name), f"{self._name}.{name}")
 
-    def __call__(self, *arguments, **options):
+    async def __call__(self, *arguments, **options):
         self._api.called.add(self._name)
-        return settle(self._target(*arguments, **options))
+        return await settle(self._target(*arguments, **options))
 
 
 async def settle(result):
