@@ -21,6 +21,7 @@ from agentex.types import Agent, Task
 TEXT = {"type": "text", "author": "user", "content": "hi"}
 # What the server makes of it.
 WHOLE_TEXT = {**TEXT, "style": "static", "format": "plain", "attachments": None}
+RESOURCES = (SyncAPIResource, AsyncAPIResource)
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 
 
@@ -160,12 +161,9 @@ def methods(client):
     for name in dir(type(client)):
         if name.startswith(("_", "with_")):
             continue
-        static = inspect.getattr_static(type(client), name)
-        value = None
-        if not inspect.isroutine(static):
-            value = getattr(client, name)
-        if isinstance(value, SyncAPIResource | AsyncAPIResource):
-            names |= {f"{name}.{inner}" for inner in methods(value)}
-        elif isinstance(client, SyncAPIResource | AsyncAPIResource) and inspect.isroutine(static):
-            names.add(name)
+        if inspect.isfunction(inspect.getattr_static(type(client), name)):
+            if isinstance(client, RESOURCES):
+                names.add(name)
+        elif isinstance(resource := getattr(client, name), RESOURCES):
+            names |= {f"{name}.{inner}" for inner in methods(resource)}
     return names
