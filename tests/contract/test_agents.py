@@ -1,4 +1,4 @@
-"""Agents made with agentex-sdk, unmodified: a schedule on each of them fires, and its run ends as it should."""
+"""Agents made with agentex-sdk, unmodified: a schedule on each fires, and its run ends as it should."""
 
 from __future__ import annotations
 
@@ -40,7 +40,12 @@ SAID: dict[str, list[Json]] = {
     "sync-plain": [
         ASKED,
         {**ANSWERED, "format": "markdown"},
-        {"type": "data", "author": "agent", "style": "static", "data": {"letters": len(INPUT), "task": "TASK"}},
+        {
+            "type": "data",
+            "author": "agent",
+            "style": "static",
+            "data": {"letters": len(INPUT), "task": "TASK"},
+        },
     ],
     "sync-streaming": [
         ASKED,
@@ -126,7 +131,11 @@ async def test_a_schedule_fires_and_its_run_ends(
     schedule = schedules[name, finishes_on]
     succeeds = name in SYNC or finishes_on == "task"
     run = await _ended(stack, schedule["id"], due)
-    assert (run["status"], run["reason"], run["error"]) == ("succeeded" if succeeds else "delivered", None, None)
+    assert (run["status"], run["reason"], run["error"]) == (
+        "succeeded" if succeeds else "delivered",
+        None,
+        None,
+    )
     assert (datetime.fromisoformat(run["due_at"]), run["cause"], run["attempt"]) == (due, "cadence", 1)
 
     task_id = run["task_id"]
@@ -191,6 +200,8 @@ def _without_id(contents: list[Json], task_id: str) -> list[Json]:
     """The contents with TASK where an agent has told the task's id."""
     told = {"task": task_id}
     return [
-        {**one, "data": {**one["data"], "task": "TASK"}} if told.items() <= one.get("data", {}).items() else one
+        {**one, "data": {**one["data"], "task": "TASK"}}
+        if told.items() <= one.get("data", {}).items()
+        else one
         for one in contents
     ]

@@ -1,7 +1,7 @@
 """Environments for the packages that tests/contract uses, built by uv from their lock files.
 
 Both packages have the import name `agentex`, as the server has, so none of them can be installed beside it.
-One is built anew when its lock file or its Python has changed; whoever needs it meanwhile waits for the builder.
+One is built anew when its lock file or its Python has changed; others wait for whoever builds it.
 """
 
 from __future__ import annotations

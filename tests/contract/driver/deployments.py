@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from agentex import BadRequestError, NotFoundError
 from agentex.types import Task
 from calls import UNKNOWN_ID, fresh, has, raises
+
+from agentex import BadRequestError, NotFoundError
 
 IMAGE = "registry.example/agent:1"
 

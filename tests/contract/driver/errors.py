@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from calls import TEXT, UNKNOWN_ID, Api, fresh, has, raises, settle
+
 from agentex import (
     APIConnectionError,
     APIStatusError,
@@ -11,7 +13,6 @@ from agentex import (
     NotFoundError,
     UnprocessableEntityError,
 )
-from calls import TEXT, UNKNOWN_ID, Api, fresh, has, raises, settle
 
 
 async def check_bodies(api):

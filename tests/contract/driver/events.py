@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from agentex import NotFoundError, UnprocessableEntityError
 from calls import TEXT, UNKNOWN_ID, WHOLE_TEXT, has, raises
+
+from agentex import NotFoundError, UnprocessableEntityError
 
 
 async def check_retrieve_and_list(api):

@@ -45,7 +45,9 @@ async def check_create_task(api):
 async def check_send_event(api):
     agent = await api.agent()
     task = await api.task(agent)
-    answer = await api.agents.send_event(agent_id=agent.id, params={"task_id": task.id, "content": TEXT}, id=1)
+    answer = await api.agents.send_event(
+        agent_id=agent.id, params={"task_id": task.id, "content": TEXT}, id=1
+    )
     assert isinstance(answer, SendEventResponse)
     assert (answer.id, answer.error) == (1, None)
     has(answer.result, task_id=task.id, agent_id=agent.id, content=WHOLE_TEXT)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from agentex import BadRequestError, NotFoundError, UnprocessableEntityError
 from calls import UNKNOWN_ID, fresh, has, plain, raises, until
+
+from agentex import BadRequestError, NotFoundError, UnprocessableEntityError
 
 INPUT = {"type": "text", "author": "user", "content": "Write the report"}
 START = datetime(2027, 1, 1, tzinfo=UTC)
@@ -172,7 +173,9 @@ async def check_bad_ones(api):
     schedules = api.agents.schedules
     await raises(NotFoundError, schedules.retrieve(UNKNOWN_ID, agent_id=agent.id))
     await raises(NotFoundError, schedules.retrieve(made.id, agent_id=other.id))
-    await raises(UnprocessableEntityError, create(api, agent, interval_seconds=60, cron_expression="* * * * *"))
+    await raises(
+        UnprocessableEntityError, create(api, agent, interval_seconds=60, cron_expression="* * * * *")
+    )
     await raises(UnprocessableEntityError, create(api, agent, interval_seconds=0))
     await raises(UnprocessableEntityError, create(api, agent, cron_expression="61 * * * *"))
     await raises(UnprocessableEntityError, create(api, agent, timezone="Mars/Olympus"))

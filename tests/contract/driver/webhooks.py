@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from agentex import NotFoundError
 from calls import fresh, has, raises
+
+from agentex import NotFoundError
 
 
 async def check_create_webhook_trigger(api):
