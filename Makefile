@@ -78,6 +78,7 @@ lock: setup ## write the lock files anew; UPGRADE=--upgrade takes newer versions
 	$(BUILD_REQUIREMENTS) | $(LOCK) --extra dev --extra test --constraint requirements.txt \
 		pyproject.toml - -o requirements-test.txt > /dev/null
 	$(LOCK) tests/contract/requirements-client.in -o tests/contract/requirements-client.txt > /dev/null
+	$(LOCK) tests/contract/requirements-tools.in -o tests/contract/requirements-tools.txt > /dev/null
 	$(LOCK_ANY) --python-version 3.12 tests/contract/requirements-sdk.in \
 		-o tests/contract/requirements-sdk.txt > /dev/null
 

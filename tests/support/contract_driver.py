@@ -13,7 +13,7 @@ from tests.support.contract_env import ROOT, client_python, environment
 
 DRIVER = ROOT / "tests/contract/driver"
 # Modules of checks that need more than a server and the scripted agent.
-APART = {"talks", "denied"}
+APART = {"talks", "denied", "unavailable"}
 MODES: tuple[Literal["sync", "async"], ...] = ("sync", "async")
 
 
@@ -25,6 +25,11 @@ class Report:
     seconds: dict[str, float]
     called: list[str]
     methods: list[str]
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """The checks that failed."""
+        return {name: error for name, error in self.checks.items() if error is not None}
 
 
 def check_names(*modules: str) -> list[str]:

@@ -7,6 +7,7 @@ import asyncio
 from agentex.lib.core.temporal.activities import get_all_activities
 from agentex.lib.core.temporal.workers.worker import AgentexWorker
 from agentex.lib.environment_variables import EnvironmentVariables
+
 from temporal_workflow import Conversation
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from calls import UNKNOWN_ID, fresh, has, raises
-
 from agentex import NotFoundError
+
+from calls import UNKNOWN_ID, fresh, has, raises
 
 
 async def check_retrieve(api):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 
-from calls import UNKNOWN_ID, has, plain, raises
-
 from agentex import NotFoundError
+
+from calls import UNKNOWN_ID, has, plain, raises
 
 
 def b64(text):

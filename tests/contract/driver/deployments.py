@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from agentex.types import Task
-from calls import UNKNOWN_ID, fresh, has, raises
 
 from agentex import BadRequestError, NotFoundError
+
+from calls import UNKNOWN_ID, fresh, has, raises
 
 IMAGE = "registry.example/agent:1"
 

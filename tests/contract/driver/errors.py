@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-from calls import TEXT, UNKNOWN_ID, Api, fresh, has, raises, settle
-
 from agentex import (
     APIConnectionError,
     APIStatusError,
@@ -13,6 +11,8 @@ from agentex import (
     NotFoundError,
     UnprocessableEntityError,
 )
+
+from calls import TEXT, UNKNOWN_ID, Api, fresh, has, raises, settle
 
 
 async def check_bodies(api):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from calls import TEXT, UNKNOWN_ID, WHOLE_TEXT, has, raises
-
 from agentex import NotFoundError, UnprocessableEntityError
+
+from calls import TEXT, UNKNOWN_ID, WHOLE_TEXT, has, raises
 
 
 async def check_retrieve_and_list(api):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from calls import TEXT, UNKNOWN_ID, WHOLE_TEXT, has, plain, raises
-
 from agentex import NotFoundError, UnprocessableEntityError
+
+from calls import TEXT, UNKNOWN_ID, WHOLE_TEXT, has, plain, raises
 
 ATTACHMENT = {"file_id": "f1", "name": "a.txt", "size": 12, "type": "text/plain"}
 # As they are sent, with every field that they have.

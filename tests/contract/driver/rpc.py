@@ -14,8 +14,9 @@ from agentex.types.agent_rpc_response import (
     SendEventResponse,
     SendMessageResponse,
 )
-from calls import TEXT, UNKNOWN_ID, WHOLE_TEXT, each, fresh, has, plain, raises
 from pydantic import ValidationError
+
+from calls import TEXT, UNKNOWN_ID, WHOLE_TEXT, each, fresh, has, plain, raises
 
 # What the scripted agent says to every message.
 HELLO = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from calls import UNKNOWN_ID, fresh, has, plain, raises, until
-
 from agentex import BadRequestError, NotFoundError, UnprocessableEntityError
+
+from calls import UNKNOWN_ID, fresh, has, plain, raises, until
 
 INPUT = {"type": "text", "author": "user", "content": "Write the report"}
 START = datetime(2027, 1, 1, tzinfo=UTC)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from calls import UNKNOWN_ID, fresh, has, raises
-
 from agentex import NotFoundError
+
+from calls import UNKNOWN_ID, fresh, has, raises
 
 START = datetime(2026, 5, 1, 12, 0, 0, 250000, tzinfo=UTC)
 END = START + timedelta(seconds=1.5)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from calls import UNKNOWN_ID, has, raises
-
 from agentex import BadRequestError, NotFoundError
+
+from calls import UNKNOWN_ID, has, raises
 
 STATE = {"turns": 1, "history": [{"role": "user", "content": "hi"}], "none": None}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from calls import UNKNOWN_ID, fresh, has, raises
-
 from agentex import BadRequestError, NotFoundError
+
+from calls import UNKNOWN_ID, fresh, has, raises
 
 PARAMS, METADATA = {"depth": 3, "of": ["a", None]}, {"ticket": "T-1"}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from calls import TEXT, UNKNOWN_ID, has, raises
-
 from agentex import BadRequestError, NotFoundError
+
+from calls import TEXT, UNKNOWN_ID, has, raises
 
 
 async def check_made_with_the_task(api):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from calls import fresh, has, raises
-
 from agentex import NotFoundError
+
+from calls import fresh, has, raises
 
 
 async def check_create_webhook_trigger(api):
