@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ DENIED = frozenset({(Operation.DELETE, ResourceType.AGENT), (Operation.UPDATE, R
 
 
 @asynccontextmanager
-async def listening(settings: Settings, resources: Resources) -> AsyncIterator[str]:
+async def listening(settings: Settings, resources: Resources) -> AsyncGenerator[str]:
     """The URL of an API in this process, whose authorizer the test scripts."""
     config = uvicorn.Config(
         create_app(settings, resources=resources), port=free_port(), lifespan="off", log_level="warning"
