@@ -150,6 +150,15 @@ async def check_delete_thread(api):
     assert (await api.checkpoints.get_tuple(thread_id=other.id)).checkpoint_id == "1ef-1"
 
 
+async def check_a_thread_that_is_no_task(api):
+    thread_id = fresh("thread")
+    own = {**put(await api.task(), 1), "thread_id": thread_id}
+    has(await api.checkpoints.put(**own), thread_id=thread_id, checkpoint_id="1ef-1")
+    assert (await api.checkpoints.get_tuple(thread_id=thread_id)).checkpoint == checkpoint(1)
+
+
 async def check_unknown(api):
-    await raises(NotFoundError, api.checkpoints.get_tuple(thread_id=UNKNOWN_ID))
-    await raises(NotFoundError, api.checkpoints.delete_thread(thread_id=UNKNOWN_ID))
+    # A graph asks for its thread before there is one.
+    assert await api.checkpoints.get_tuple(thread_id=UNKNOWN_ID) is None
+    assert await api.checkpoints.list(thread_id=UNKNOWN_ID) == []
+    assert await api.checkpoints.delete_thread(thread_id=UNKNOWN_ID) is None
