@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from agentex import NotFoundError
-
-from calls import UNKNOWN_ID, has, plain, raises
+from calls import UNKNOWN_ID, fresh, has, plain
 
 
 def b64(text):
