@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import secrets
 import shutil
 from collections.abc import AsyncIterator
 
@@ -18,7 +20,9 @@ async def stack(postgres: PostgresServer) -> AsyncIterator[ContractStack]:
     directory = open_folder()
     temporal = start_temporal(directory)
     url = postgres.create_database("migrated")
-    started = ContractStack(directory, url, temporal.address)
+    # Webhooks' secrets are kept only by a server that has a key for them.
+    key = base64.b64encode(secrets.token_bytes(32)).decode()
+    started = ContractStack(directory, url, temporal.address, secret_key=key)
     try:
         started.start()
         yield started

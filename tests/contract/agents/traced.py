@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from agentex.lib import adk
+from agentex.lib.core.tracing.tracing_processor_manager import add_tracing_processor_config
 from agentex.lib.sdk.fastacp.fastacp import FastACP
 from agentex.lib.types.fastacp import AsyncACPConfig
+from agentex.lib.types.tracing import AgentexTracingProcessorConfig
 from agentex.protocol.acp import CreateTaskParams, SendEventParams
 from agentex.types import TextContent
 
+add_tracing_processor_config(AgentexTracingProcessorConfig())
 acp = FastACP.create(acp_type="async", config=AsyncACPConfig(type="base"))
 
 
