@@ -6,8 +6,9 @@ BIN := .venv/bin
 WORKERS := 2
 # Generated requests for each operation in each phase of `make fuzz`.
 EXAMPLES := 100
-LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-	--no-config --no-emit-index-url --no-header $(UPGRADE)
+LOCK_ANY := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-config --no-emit-index-url \
+	--no-header $(UPGRADE)
+LOCK := $(LOCK_ANY) --python-version 3.11
 # The project is built with what is locked, not in an environment of its own; hatchling's editable builds import
 # editables.
 BUILD_REQUIREMENTS := $(PYTHON) -c \
@@ -63,6 +64,9 @@ format: setup ## let ruff format and repair what it can
 fuzz: setup ## schemathesis over all of openapi.yaml, about 20,000 requests; EXAMPLES sets how many
 	$(PYTHON) -m tests.contract.fuzz --examples $(EXAMPLES)
 
+contract: setup ## the tests with the client and the agents' SDK from PyPI
+	$(BIN)/pytest tests/contract
+
 bench: setup ## the benchmarks: tables, and JSON in bench.json
 	$(PYTHON) -m tests.benchmarks
 
@@ -73,7 +77,11 @@ lock: setup ## write the lock files anew; UPGRADE=--upgrade takes newer versions
 	$(BUILD_REQUIREMENTS) | $(LOCK) --extra dev pyproject.toml - -o requirements.txt > /dev/null
 	$(BUILD_REQUIREMENTS) | $(LOCK) --extra dev --extra test --constraint requirements.txt \
 		pyproject.toml - -o requirements-test.txt > /dev/null
+	$(LOCK) tests/contract/requirements-client.in -o tests/contract/requirements-client.txt > /dev/null
+	$(LOCK) tests/contract/requirements-tools.in -o tests/contract/requirements-tools.txt > /dev/null
+	$(LOCK_ANY) --python-version 3.12 tests/contract/requirements-sdk.in \
+		-o tests/contract/requirements-sdk.txt > /dev/null
 
 clean: ## remove .venv, caches and build results; data in .agentex stays
-	rm -rf .venv .venv-test build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-test .venv-contract build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

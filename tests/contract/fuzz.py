@@ -15,10 +15,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.contract_env import built
-
 from agentex.database import migrate
 from agentex.settings import Settings
+from tests.support.contract_env import built
 from tests.support.postgres import PostgresServer
 from tests.support.served import served_api
 

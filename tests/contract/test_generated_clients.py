@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.contract_env import built
 
+from tests.support.contract_env import built
 from tests.support.postgres import PostgresServer
 from tests.support.served import served_api
 
