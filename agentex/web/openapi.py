@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from agentex.web.examples import EXAMPLES, TAGS
 from agentex.web.problems import Problem
 
 JsonSchema = dict[str, Any]
@@ -31,6 +32,8 @@ def with_problems(document: JsonSchema) -> JsonSchema:
             if "health" not in operation["tags"]:
                 operation["responses"].update(_errors(operation))
             _leave_out_null(operation)
+            _show_body(operation)
+    document["tags"] = [{"name": name, "description": what} for name, what in TAGS.items()]
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 
@@ -50,6 +53,13 @@ def _errors(operation: JsonSchema) -> JsonSchema:
         statuses.add("413")
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": _DESCRIPTIONS[status], "content": content} for status in sorted(statuses)}
+
+
+def _show_body(operation: JsonSchema) -> None:
+    for media in operation.get("requestBody", {}).get("content", {}).values():
+        name = media["schema"].get("$ref", "").rpartition("/")[2]
+        if name in EXAMPLES:
+            media["example"] = EXAMPLES[name]
 
 
 def _leave_out_null(operation: JsonSchema) -> None:
