@@ -14,6 +14,8 @@ depends_on = None
 
 def upgrade() -> None:
     op.alter_column('agents', 'acp_url', existing_type=sqlmodel.sql.sqltypes.AutoString(), nullable=True)
+    # What a downgrade has left of them.
+    op.execute("UPDATE agents SET acp_url = NULL WHERE acp_url = '' AND status = 'BuildOnly'")
     op.create_check_constraint('acp_url', 'agents', "acp_url IS NOT NULL OR status IN ('BuildOnly', 'Deleted')")
     op.add_column('agents', sa.Column('health_failures', sa.Integer(), server_default=sa.text('0'), nullable=False))
     op.create_index('ix_agents_account_id_updated_at', 'agents', ['account_id', sa.literal_column('updated_at DESC'), sa.literal_column('id DESC')], unique=False)
