@@ -147,7 +147,7 @@ def requests() -> list[Asked]:
             found += [Asked(method, path, body) for body in bodies if path not in OPEN]
             if path.endswith("/rpc"):
                 of_sync = path.replace("{agent_id}", "{sync_agent_id}").replace("{name}", "{sync_name}")
-                found += [Asked(method, of_sync, body) for body in BODIES[f"{method} {of_sync}"]]
+                found += [Asked(method, of_sync, body) for body in BODIES.get(f"{method} {of_sync}", [])]
     return sorted(found, key=str)
 
 
