@@ -16,7 +16,7 @@ BUILD_REQUIREMENTS := $(PYTHON) -c \
 
 .DEFAULT_GOAL := help
 .PHONY: help setup dev test check format lint types imports openapi-check migrations-check \
-	unit faults stack fuzz bench openapi lock clean
+	unit faults stack fuzz contract bench openapi lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  %-18s %s\n", $$1, $$2}'

@@ -72,6 +72,9 @@ def _field(location: Sequence[str | int]) -> str:
 
 
 def _is_private(location: Sequence[str | int]) -> bool:
+    # What stands in a URL is in every proxy's log.
+    if location[:1] == ("query",):
+        return False
     is_whole = len(location) <= 1 and all(part in _PLACES for part in location)
     return is_whole or any(part in _PRIVATE for part in location)
 

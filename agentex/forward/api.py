@@ -20,7 +20,8 @@ router = APIRouter(tags=["forward"])
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 # RFC 3986 §3.4, and no fragment; what else there is, a client has to encode.
 _QUERY = re.compile(r"[\x21\x22\x24-\x7e]*", re.ASCII)
-_ANYTHING: dict[str, Any] = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+# Anything; generators of clients know no "*/*".
+_ANYTHING: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _PROBLEM: dict[str, Any] = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {

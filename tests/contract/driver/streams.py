@@ -25,6 +25,8 @@ async def check_message_in_parts(api):
     assert (start["type"], start["parent_task_message"]["id"]) == ("start", begun.id)
     whole = {**empty, "content": "all of it"}
     await api.messages.update(begun.id, task_id=task.id, content=whole, streaming_status="DONE")
+    said = await next_of(stream)
+    assert (said["type"], said["delta"]) == ("delta", {"type": "text", "text_delta": "all of it"})
     done = await next_of(stream)
     assert (done["type"], done["parent_task_message"]["id"]) == ("done", begun.id)
     assert done["parent_task_message"]["content"]["content"] == "all of it"
