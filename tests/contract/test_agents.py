@@ -143,7 +143,11 @@ async def test_a_schedule_fires_and_its_run_ends(
     seconds = await _left(stack, due)
     what = f"{len(expected)} messages of {name}"
     await stack.until(lambda: _has_said(stack, task_id, len(expected)), what, seconds)
-    assert _without_id(await stack.said(task_id), task_id) == expected
+    said = _without_id(await stack.said(task_id), task_id)
+    if name == "temporal":
+        # Its workflow greets beside the first event: either activity may be the first to come.
+        said.sort(key=lambda message: message != expected[0])
+    assert said == expected
     task = await stack.ok("GET", f"/tasks/{task_id}")
     assert task["name"].startswith(f"scheduled-run:{schedule['id']}:")
     assert task["task_metadata"]["schedule_id"] == schedule["id"]
