@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from agentex.agent_api_keys.api import router as agent_api_keys_router
 from agentex.agents.api import router as agents_router
+from agentex.checkpoints.api import put_router
 from agentex.checkpoints.api import router as checkpoints_router
 from agentex.collector import keep_modules
 from agentex.deployments.api import history_router
@@ -173,6 +174,7 @@ def _add_routers(app: FastAPI, settings: Settings) -> None:
     app.include_router(restore_router, max_body_size=settings.max_snapshot_bytes)
     for router in (spans_router, trackers_router, checkpoints_router):
         app.include_router(router)
+    app.include_router(put_router, max_body_size=settings.max_checkpoint_bytes)
     for router in (deployments_router, history_router, agent_api_keys_router, forward_router):
         app.include_router(router)
     if settings.enable_agent_run_schedules:

@@ -132,6 +132,9 @@ class Settings(BaseSettings):
     # What is put back of an exported task in one request, which keeps the process from all else for a second.
     # A longer one is put back in pieces.
     max_snapshot_bytes: PositiveInt = 4_194_304
+    # A checkpoint carries the values of a graph's channels: a long conversation with files is some MiB, and base64
+    # adds a third.
+    max_checkpoint_bytes: PositiveInt = 16_777_216
     # How long a task's workflow may take to answer a query, and a Temporal that is away is waited for.
     workflow_query_timeout_seconds: PositiveFloat = 2
     # As JSON. Each update writes the whole state anew, in the table and in the log; what is larger belongs in

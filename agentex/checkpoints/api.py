@@ -18,6 +18,8 @@ from agentex.checkpoints.models import (
 from agentex.deps import Caller, ReadSession, ResourcesDep
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
+# What these two take may be larger than other bodies.
+put_router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
 
 
 @router.post("/get-tuple")
@@ -28,7 +30,7 @@ async def get_checkpoint_tuple(
     return await service.get_tuple(session, resources, caller, body)
 
 
-@router.post("/put")
+@put_router.post("/put")
 async def put_checkpoint(body: CheckpointPut, resources: ResourcesDep, caller: Caller) -> CheckpointRef:
     """Keep a checkpoint and the channels' values that are new in it."""
     await service.put(resources, caller, body)
@@ -37,7 +39,7 @@ async def put_checkpoint(body: CheckpointPut, resources: ResourcesDep, caller: C
     )
 
 
-@router.post("/put-writes", status_code=204)
+@put_router.post("/put-writes", status_code=204)
 async def put_checkpoint_writes(body: WritesPut, resources: ResourcesDep, caller: Caller) -> None:
     """Keep what tasks of the graph have written since a checkpoint."""
     await service.put_writes(resources, caller, body)

@@ -19,10 +19,13 @@ MAX_DEPTH = 100
 _SUSPECT = re.compile(rb"\x00|\\u0000|\\u[dD][89a-fA-F]|NaN|Infinity|[eE]\+?[0-9]{3}")
 # A snapshot of a task may be larger than what is written of one at a time.
 _SNAPSHOT_PATH = re.compile(r"/tasks/[^/]+/rehydrate")
+_CHECKPOINT_PATHS = frozenset({"/checkpoints/put", "/checkpoints/put-writes"})
 
 
 def body_limit(settings: Settings, path: str) -> int:
     """How many bytes a body may have on this path."""
+    if path in _CHECKPOINT_PATHS:
+        return settings.max_checkpoint_bytes
     return settings.max_snapshot_bytes if _SNAPSHOT_PATH.fullmatch(path) else settings.max_body_bytes
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from agentex.database import migrate
 from agentex.settings import Settings
@@ -42,7 +43,9 @@ def fuzz(url: str, *, examples: int, seed: int) -> Fuzzed:
     options += ["--max-examples", str(examples), "--seed", str(seed)]
     options += ["--generation-database", "none", "--warnings", "off", "--request-timeout", "30"]
     command = [str(python.parent / "schemathesis"), "run", str(ROOT / "openapi.yaml"), "--url", url, *options]
-    result = subprocess.run(command, capture_output=True, text=True)
+    # It leaves a folder of its own where it runs.
+    with TemporaryDirectory() as folder:
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     output = result.stdout + result.stderr
     found = re.search(r"(\d+) generated", output)
     return Fuzzed(int(found[1]) if found else 0, result.returncode == 0, output)

@@ -415,3 +415,29 @@ async def test_indexes_find_a_thread_among_many(client: httpx2.AsyncClient, reso
     listing = await explain_sent(resources, listed_)
     assert listing.indexes_of("checkpoints") == {"ix_checkpoints_account_id_thread_id_checkpoint_id"}
     assert listing.most_of("checkpoints") <= 6
+
+
+async def test_a_checkpoint_may_be_larger_than_other_bodies(
+    client: httpx2.AsyncClient, resources: Resources
+) -> None:
+    large = b"\x00\xff" * resources.settings.max_body_bytes
+    blobs = [blob("messages", "1", large)]
+    await put(client, checkpoint=checkpoint(messages="1"), blobs=blobs)
+    await put_writes(client, write("messages", 0, large))
+
+    found = await post(client, "get-tuple")
+
+    assert found["blobs"] == blobs
+    assert [one["blob"] for one in found["pending_writes"]] == [b64(large)]
+
+
+@pytest.mark.parametrize("verb", ["put", "put-writes"])
+async def test_a_checkpoint_over_the_limit_of_its_own_is_413(
+    client: httpx2.AsyncClient, resources: Resources, verb: str
+) -> None:
+    limit = resources.settings.max_checkpoint_bytes
+    response = await client.post(f"/checkpoints/{verb}", content=b"{}".ljust(limit + 1))
+
+    message = f"the request's body is larger than {limit} bytes"
+    path = f"/checkpoints/{verb}"
+    assert (response.status_code, response.json()) == (413, problem(path, 413, "payload-too-large", message))
