@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     # What is put back of an exported task in one request, which keeps the process from all else for a second.
     # A longer one is put back in pieces.
     max_snapshot_bytes: PositiveInt = 4_194_304
-    # A checkpoint carries the values of a graph's channels: a long conversation with files is some MiB, and base64
+    # A checkpoint carries the values of its channels: a long conversation with files is some MiB, and base64
     # adds a third.
     max_checkpoint_bytes: PositiveInt = 16_777_216
     # How long a task's workflow may take to answer a query, and a Temporal that is away is waited for.
