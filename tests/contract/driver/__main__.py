@@ -37,6 +37,10 @@ MODULES = (
 )
 
 
+# A stream that never says what is waited for would wait for good: its pings keep it alive.
+CHECK_SECONDS = 90
+
+
 def checks(module):
     """The functions check_* of a module."""
     loaded = importlib.import_module(module)
@@ -48,7 +52,8 @@ async def outcome(check, api):
     """None, or why it failed and what it had asked by then."""
     before = len(api.requests)
     try:
-        await check(api)
+        async with asyncio.timeout(CHECK_SECONDS):
+            await check(api)
     except Exception:  # noqa: BLE001 - told to pytest, word by word
         asked = [f"{method} {path} -> {status}" for method, path, status, *_ in api.requests[before:]]
         return "\n".join([traceback.format_exc(), "It had asked:", *asked[-15:]])
