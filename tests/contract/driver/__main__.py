@@ -12,11 +12,12 @@ import asyncio
 import importlib
 import inspect
 import json
+import os
 import time
 import traceback
 from pathlib import Path
 
-from calls import Api, methods
+from calls import Api, close_streams, methods
 
 MODULES = (
     "agents",
@@ -57,6 +58,8 @@ async def outcome(check, api):
     except Exception:  # noqa: BLE001 - told to pytest, word by word
         asked = [f"{method} {path} -> {status}" for method, path, status, *_ in api.requests[before:]]
         return "\n".join([traceback.format_exc(), "It had asked:", *asked[-15:]])
+    finally:
+        await close_streams()
     return None
 
 
@@ -72,6 +75,8 @@ async def main(given):
     report["called"] = sorted(api.called)
     await api.close()
     given.report.write_text(json.dumps(report))
+    # Not by the interpreter's end, which waits for threads: one may still read a stream without an end.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -97,13 +97,28 @@ async def settle(result):
     return await result if inspect.isawaitable(result) else result
 
 
+# Streams of the check that runs. One that is left to the garbage collector is closed whenever that comes, the
+# sync client's perhaps in the middle of another request of the same thread, which then waits for itself.
+_open = []
+
+
+async def close_streams():
+    """Close what a check has begun to read."""
+    while _open:
+        await settle(_open.pop().close())
+
+
 async def each(items):
     """The items of a sync or an async iterable."""
+    if hasattr(items, "close"):
+        _open.append(items)
     if hasattr(items, "__aiter__"):
         async for item in items:
             yield item
     else:
-        for item in items:
+        # In a thread, so that a check whose time is over is left, whatever it waits for.
+        waiting, end = iter(items), object()
+        while (item := await asyncio.to_thread(next, waiting, end)) is not end:
             yield item
 
 
