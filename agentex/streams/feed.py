@@ -13,7 +13,7 @@ import json
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 from agentex.database import JsonObject
@@ -45,9 +45,19 @@ class Entry:
 
 @dataclass(slots=True)
 class _Open:
-    """A message being written; `text` is what was told of it, None where that is not known."""
+    """A message being written; `text` is what was told of it, None where that is not known.
+
+    `content` is what it began with.
+    """
 
     text: list[str] | None
+    content: JsonObject = field(default_factory=dict[str, Any])
+
+    def told(self) -> int | None:
+        """The hash of the content that its pieces make, None where that is not known."""
+        if self.text is None:
+            return None
+        return _content_hash({**self.content, "content": "".join(self.text)})
 
 
 @dataclass(eq=False)
@@ -155,8 +165,9 @@ class Feed:
         assert entry.message_id is not None  # noqa: S101 - such entries never wait
         told = frame(entry.update, self.mark())
         if entry.kind in {"done", "full"}:
-            self.open.pop(entry.message_id, None)
-            self._remember(entry.message_id, None)
+            begun = self.open.pop(entry.message_id, None)
+            pieces = begun.told() if begun is not None and entry.kind == "done" else None
+            self._remember(entry.message_id, pieces)
             for reader in self.readers:
                 reader.finish(Finish(entry.message_id, told, (told,)))
             return
@@ -180,7 +191,8 @@ class Feed:
         if message.row["streaming_status"] == StreamingStatus.IN_PROGRESS:
             self._ended.pop(message.id, None)
             if message.id not in self.open:
-                self.open[message.id] = _Open([content["content"]] if content["type"] == "text" else None)
+                text = [content["content"]] if content["type"] == "text" else None
+                self.open[message.id] = _Open(text, content)
                 told = frame(frames.start(frames.wire_message(message.row)), mark)
                 for reader in self.readers:
                     reader.push_start(message.id, told)
@@ -188,9 +200,11 @@ class Feed:
         # What Redis has of it by now comes before its end.
         self.drain()
         begun, known = self.open.pop(message.id, None), _content_hash(content)
-        if message.id in self._ended and self._ended[message.id] in {known, None}:
-            return
+        is_told = message.id in self._ended and self._ended[message.id] in {known, None}
+        # Also where Redis alone has told the end: what is changed from here on is news.
         self._remember(message.id, known)
+        if is_told:
+            return
         end = _finish(message, begun, mark)
         for reader in self.readers:
             reader.finish(end)

@@ -137,6 +137,43 @@ async def test_an_end_that_no_row_follows_comes_all_the_same(url: str, task: Jso
         assert await stream.some(2) == [start(speaker.message), done(speaker.message)]
 
 
+async def test_a_row_behind_an_end_that_did_not_wait_for_it_comes_whole_if_it_says_something_else(
+    client: httpx2.AsyncClient, resources: Resources, url: str, task: Json, speaker: Speaker
+) -> None:
+    """The agent's request to us was slower than HOLD_SECONDS."""
+    async with follow(url, task["id"]) as stream:
+        await stream.next()
+        await speaker.begin()
+        await speaker.say("Hel")
+        await speaker.write(done(speaker.message))
+        await stream.some(3)
+        await change(resources, speaker.message["id"], "Hello")
+        late = await read(client, speaker.message)
+
+        assert await stream.next() == full(late)
+
+
+@pytest.mark.parametrize("by", ["done", "full"])
+async def test_a_late_row_that_says_the_same_comes_no_more_but_its_next_change_does(
+    client: httpx2.AsyncClient, resources: Resources, url: str, task: Json, speaker: Speaker, by: str
+) -> None:
+    async with follow(url, task["id"]) as stream:
+        await stream.next()
+        await speaker.begin()
+        await speaker.say("Hello")
+        whole = {**speaker.message, "content": speaker.message["content"] | {"content": "Hello"}}
+        await speaker.write(done(speaker.message) if by == "done" else full(whole))
+        await stream.some(3)
+        await change(resources, speaker.message["id"], "Hello")
+        message = await post(client, task)
+        told = [await stream.next()]
+        await change(resources, speaker.message["id"], "Hello again")
+        changed = await read(client, speaker.message)
+        told.append(await stream.next())
+
+    assert told == [full(message), full(changed)]
+
+
 async def test_deltas_that_redis_lost_come_with_the_end(
     client: httpx2.AsyncClient, resources: Resources, url: str, task: Json, speaker: Speaker
 ) -> None:
