@@ -166,7 +166,7 @@ def _rows_of(part: Part, task: Task, snapshot: SnapshotRestore) -> list[JsonObje
     seen: set[tuple[object, ...]] = set()
     for index, row in enumerate(made):
         for field, of_task in (("task_id", task.id), ("thread_id", task.id), ("agent_id", task.agent_id)):
-            if row.get(field, str(of_task)) != str(of_task):
+            if field in row and not _names(row[field], of_task):
                 raise InvalidInput(
                     f"{part.name}.{index}.{field}", f"is {row[field]}, not this task's {of_task}"
                 )
@@ -175,6 +175,14 @@ def _rows_of(part: Part, task: Task, snapshot: SnapshotRestore) -> list[JsonObje
             raise InvalidInput(f"{part.name}.{index}.{part.key[0]}", f"{key[0]} is there twice")
         seen.add(key)
     return made
+
+
+def _names(value: object, id_: UUID) -> bool:
+    """Whether it is that id, in any form: an agent may name its thread after the task without dashes."""
+    try:
+        return UUID(str(value)) == id_
+    except ValueError:
+        return False
 
 
 async def _insert(session: AsyncSession, part: Part, entries: Sequence[JsonObject]) -> None:

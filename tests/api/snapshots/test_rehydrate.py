@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -16,7 +17,7 @@ from agentex.resources import Resources, open_resources
 from agentex.snapshots.parts import PARTS
 from tests.api.ledger.stage import fetch
 from tests.api.snapshots.conftest import converse
-from tests.support.api import UNKNOWN_ID, Json, problem, register, rpc
+from tests.support.api import UNKNOWN_ID, Json, create_task, problem, register, rpc
 from tests.support.authz import ScriptedAuthz
 
 
@@ -246,6 +247,22 @@ async def test_a_checkpoint_of_another_thread_is_422(client: httpx2.AsyncClient,
     exported["checkpoints"][0]["thread_id"] = "other"
     message = await refused(client, exported, 422)
     assert message == f"checkpoints.0.thread_id: is other, not this task's {exported['task_id']}"
+
+
+async def test_a_thread_that_names_the_task_in_another_form_is_there_again(
+    client: httpx2.AsyncClient, agent: Json
+) -> None:
+    task = await create_task(client, agent)
+    put: Json = {"thread_id": UUID(task["id"]).hex, "checkpoint_id": "1", "checkpoint": {"v": 1}}
+    assert (await client.post("/checkpoints/put", json=put)).status_code == 200
+    await client.post(f"/tasks/{task['id']}/complete")
+    exported = await export(client, task["id"])
+    await client.post(f"/tasks/{task['id']}/clean", json={"force": True})
+    assert (await export(client, task["id"]))["checkpoints"] == []
+
+    assert (await put_back(client, exported)).status_code == 204
+
+    assert (await export(client, task["id"]))["checkpoints"] == exported["checkpoints"]
 
 
 async def test_a_snapshot_without_any_part_is_422(client: httpx2.AsyncClient, exported: Json) -> None:
