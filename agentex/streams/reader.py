@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
@@ -49,6 +50,7 @@ class Reader:
 
     __slots__ = (
         "_limit",
+        "_on_end",
         "_queue",
         "_size",
         "_skipped",
@@ -66,6 +68,7 @@ class Reader:
         self._started: set[UUID] = set()
         self._skipped: tuple[int, int] | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._on_end: Callable[[], None] | None = None
         self.ended: Reason | None = None
         self.pinged = False
         self.quiet_since = asyncio.get_running_loop().time()
@@ -111,6 +114,14 @@ class Reader:
             self.ended = reason
             STREAMS_ENDED.labels(reason=reason).inc()
             self._wake()
+            if self._on_end is not None:
+                self._on_end()
+
+    def when_ended(self, call: Callable[[], None] | None) -> None:
+        """Have this called when it ends, at once if it has; None forgets it."""
+        self._on_end = call
+        if call is not None and self.ended is not None:
+            call()
 
     def ping(self) -> None:
         """Have a sign of life sent."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from functools import partial
 
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
@@ -14,8 +14,7 @@ from agentex.streams.reader import Reason
 from agentex.streams.service import TaskStream
 
 # Of what is in flight to a client that reads no more; then its connection is given up.
-_LAST_WORDS_SECONDS = 30.0
-_OVER = Frame(b"")
+LAST_WORDS_SECONDS = 30.0
 
 
 class EventStreamResponse(Response):
@@ -30,14 +29,18 @@ class EventStreamResponse(Response):
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send everything; two coroutines and no timer, for there may be thousands of them."""
+        """Send everything; two coroutines, and a timer only at its end, for there may be thousands."""
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         leaving = asyncio.create_task(self._until_left(receive))
         try:
-            await send(
-                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            )
-            await self._send_all(send)
+            # A client that reads no more must not keep what is over, wherever its sending stands.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as limit:
+                    self._stream.reader.when_ended(partial(_limit, limit))
+                    await send(start)
+                    await self._send_all(send)
         finally:
+            self._stream.reader.when_ended(None)
             self._stream.close()
             leaving.cancel()
             with suppress(asyncio.CancelledError):
@@ -47,11 +50,7 @@ class EventStreamResponse(Response):
         reader, loop = self._stream.reader, asyncio.get_running_loop()
         async with aclosing(self._stream.updates()) as updates:
             async for told in updates:
-                if reader.ended is not None:
-                    # A client that reads no more must not keep what is over.
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                            await self._send_last(send, told, updates)
+                if reader.ended is Reason.CLIENT_LEFT:
                     return
                 if told is not None:
                     await _send_frame(send, told)
@@ -62,20 +61,14 @@ class EventStreamResponse(Response):
                 await asyncio.sleep(0)
         await send(_chunk(b"", more=False))
 
-    async def _send_last(self, send: Send, first: Frame | None, others: AsyncGenerator[Frame | None]) -> None:
-        told = first
-        while self._stream.reader.ended is not Reason.CLIENT_LEFT:
-            if told is not None:
-                await _send_frame(send, told)
-            told = await anext(others, _OVER)
-            if told is _OVER:
-                await send(_chunk(b"", more=False))
-                return
-
     async def _until_left(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         self._stream.reader.end(Reason.CLIENT_LEFT)
+
+
+def _limit(sending: asyncio.Timeout) -> None:
+    sending.reschedule(asyncio.get_running_loop().time() + LAST_WORDS_SECONDS)
 
 
 async def _send_frame(send: Send, told: Frame) -> None:

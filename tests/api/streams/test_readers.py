@@ -14,12 +14,16 @@ import aiohttp
 import httpx2
 import pytest
 from sqlalchemy.pool import QueuePool
+from starlette.types import Message
 
+from agentex.auth.principal import Principal
 from agentex.database import rows
 from agentex.resources import Resources
 from agentex.streams import frames
 from agentex.streams.reader import FALLEN_BEHIND
-from agentex.streams.service import hub_of
+from agentex.streams.response import EventStreamResponse
+from agentex.streams.service import hub_of, open_stream
+from agentex.tasks import service as tasks
 from tests.api.ledger.stage import fetch
 from tests.api.streams.conftest import change, connected, full, insert, post, texts, use_settings
 from tests.support.api import TEXT, Json, create_task
@@ -85,6 +89,39 @@ async def test_a_reader_that_falls_behind_is_told_and_goes_on_from_where_it_was(
     async with follow(url, task["id"], last_event_id=stream.last_id) as again:
         await again.next()
         assert texts(await again.some(len(sent) - len(got) + 1)) == sent[len(got) - 1 :]
+
+
+async def test_a_reader_that_ends_while_its_client_reads_no_more_keeps_no_place(
+    client: httpx2.AsyncClient, resources: Resources, task: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event that is being sent may never be through."""
+    monkeypatch.setattr("agentex.streams.response.LAST_WORDS_SECONDS", 0.1)
+    hub = use_settings(resources, stream_buffer_bytes=1_000)
+    stuck = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        if b"task_id" in message.get("body", b""):
+            stuck.set()
+            await asyncio.Event().wait()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with resources.db.read() as session:
+        found = await tasks.get(session, resources.authz, Principal(), task["id"])
+    answer = EventStreamResponse(await open_stream(resources, found, None))
+    sending = asyncio.create_task(answer({"type": "http"}, receive, send))
+    async with asyncio.timeout(GIVE_UP_SECONDS):
+        await asyncio.sleep(0)
+        await post(client, task)
+        await stuck.wait()
+        for _ in range(4):
+            await post(client, task, TEXT | {"content": "x" * 600})
+        await sending
+
+    assert not hub.readers
+    await hub.aclose()
 
 
 def _small_socket(_: object) -> socket.socket:
