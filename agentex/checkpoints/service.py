@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.auth.authorize import Operation
 from agentex.auth.principal import Principal
-from agentex.auth.tasks import require_owned, task_owner
+from agentex.auth.tasks import require_owned, task_not_found, task_owner
 from agentex.checkpoints.models import (
     CheckpointGet,
     CheckpointList,
@@ -238,9 +238,23 @@ async def _allowed(
     task_id = _as_task_id(thread_id)
     owner = None if task_id is None else await task_owner(session, principal, task_id)
     if owner is None:
+        if task_id is not None:
+            await _refuse_deleted(session, principal, task_id)
         task_id = None
     await require_owned(session, resources.authz, principal, operation, (task_id, owner))
     return Thread(principal.account_id, thread_id, task_id)
+
+
+async def _refuse_deleted(session: AsyncSession, principal: Principal, task_id: UUID) -> None:
+    """Raises NotFound for a deleted task: its thread is not the account's, whose right asks for less."""
+    found = await rows(
+        session,
+        "SELECT 1 FROM tasks WHERE id = :task_id AND account_id = :account_id",
+        task_id=task_id,
+        account_id=principal.account_id,
+    )
+    if found:
+        raise task_not_found(task_id)
 
 
 def _as_task_id(thread_id: str) -> UUID | None:

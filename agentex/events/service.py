@@ -69,7 +69,7 @@ async def get(session: AsyncSession, resources: Resources, principal: Principal,
         """
         SELECT e.id, e.sequence_id, e.task_id, e.agent_id, e.content::text AS content, e.created_at, t.owner
         FROM events e JOIN tasks t ON t.id = e.task_id
-        WHERE e.id = :id AND e.account_id = :account_id
+        WHERE e.id = :id AND e.account_id = :account_id AND t.status <> 'DELETED'
         """,
         id=parse_id(event_id, "event"),
         account_id=principal.account_id,

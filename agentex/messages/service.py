@@ -151,7 +151,7 @@ async def get(
         SELECT m.id, m.task_id, m.content::text AS content, m.streaming_status, m.created_at, m.updated_at,
             t.owner
         FROM messages m JOIN tasks t ON t.id = m.task_id
-        WHERE m.id = :id AND m.account_id = :account_id
+        WHERE m.id = :id AND m.account_id = :account_id AND t.status <> 'DELETED'
         """,
         id=parse_id(message_id, "message"),
         account_id=principal.account_id,

@@ -123,13 +123,13 @@ async def delete(resources: Resources, principal: Principal, state_id: str) -> S
 _GET_SQL = """
     SELECT s.id, s.task_id, s.agent_id, s.state::text AS state, s.created_at, s.updated_at, t.owner
     FROM states s JOIN tasks t ON t.id = s.task_id
-    WHERE s.id = :id AND s.account_id = :account_id
+    WHERE s.id = :id AND s.account_id = :account_id AND t.status <> 'DELETED'
 """
 # For a write: without the state, which may be a megabyte.
 _OWNER_SQL = """
     SELECT s.id, s.task_id, s.agent_id, t.owner
     FROM states s JOIN tasks t ON t.id = s.task_id
-    WHERE s.id = :id AND s.account_id = :account_id
+    WHERE s.id = :id AND s.account_id = :account_id AND t.status <> 'DELETED'
 """
 # KEY SHARE as in messages: a task that is being forgotten is not found, rather than a violation.
 _INSERT_SQL = """

@@ -141,3 +141,28 @@ async def test_who_may_read_but_not_delete_gets_403(
     message = f"delete on task {task['id']} is not allowed: scripted"
     assert (response.status_code, response.json()) == (403, problem(path, 403, "forbidden", message))
     assert (await client.get(path)).json() == with_agent(task, agent)
+
+
+async def test_nothing_that_hangs_on_a_deleted_task_is_found(client: httpx2.AsyncClient, agent: Json) -> None:
+    """Its thread of checkpoints least of all: asked as the account's, it would need no leave for the task."""
+    task = await create_task(client, agent)
+    thread: Json = {"thread_id": task["id"]}
+    checkpoint: Json = {**thread, "checkpoint_id": "1", "checkpoint": {}}
+    message = (await client.post("/messages", json={"task_id": task["id"], "content": TEXT})).json()
+    kept: Json = {"task_id": task["id"], "agent_id": agent["id"], "state": {}}
+    state = (await client.post("/states", json=kept)).json()
+    sent = await rpc(client, agent, "event/send", {"task_id": task["id"], "content": TEXT})
+    assert (await client.post("/checkpoints/put", json=checkpoint)).status_code == 200
+    await client.delete(f"/tasks/{task['id']}")
+
+    answers = [
+        await client.get(f"/messages/{message['id']}"),
+        await client.get(f"/states/{state['id']}"),
+        await client.put(f"/states/{state['id']}", json={"state": {"turn": 1}}),
+        await client.get(f"/events/{sent['result']['id']}"),
+        await client.post("/checkpoints/get-tuple", json=thread),
+        await client.post("/checkpoints/list", json=thread),
+        await client.post("/checkpoints/put", json=checkpoint),
+    ]
+
+    assert [answer.status_code for answer in answers] == [404] * 7
