@@ -382,7 +382,9 @@ class Launch:
     def _cut_unheld(self, flights: Collection[_InFlight], held: Held) -> None:
         for flight in flights:
             run_id, lane = flight.item.run.id, flight.item.executor.lane
-            if flight.task is None or flight.step is Step.RECORDING:
+            # What is cut already writes its end: with the first cut's outcome the run is held no more, and a
+            # second cut would leave its task open.
+            if flight.task is None or flight.step is Step.RECORDING or flight.cut is not None:
                 continue
             if run_id not in held.ids:
                 # A request that has left is let end: dropping it would not unsend it.

@@ -155,6 +155,42 @@ async def test_a_canceled_answer_closes_its_task(
     )
 
 
+async def test_a_look_while_a_canceled_answer_is_being_ended_does_not_cut_that_off(
+    watched: Resources, oracle: Agent, acp_server: AcpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its outcome is recorded, so that the launch holds its run no more; the task is yet to be closed."""
+    stop, read = launch_module.stop_at_agent, launch_module.read_held
+    ending, looked = asyncio.Event(), asyncio.Event()
+
+    async def looks(session: AsyncSession, token: UUID, ids: Collection[UUID]) -> Held:
+        held = await read(session, token, ids)
+        if ending.is_set() and not held.ids:
+            looked.set()
+        return held
+
+    async def stop_behind_a_look(resources: Resources, run_id: UUID) -> None:
+        ending.set()
+        await looked.wait()
+        # What a look cuts is cut as soon as it has been read.
+        await asyncio.sleep(0)
+        await stop(resources, run_id)
+
+    monkeypatch.setattr(launch_module, "read_held", looks)
+    monkeypatch.setattr(launch_module, "stop_at_agent", stop_behind_a_look)
+    acp_server.script("message/send", [Reply(hang="before")])
+    run = await open_answer(watched, oracle)
+    launching = asyncio.create_task(launch_of(watched).run())
+    await acp_server.is_hanging()
+    await fetch(watched, "UPDATE runs SET cancel_requested_at = now()")
+    async with asyncio.timeout(10):
+        await launching
+    tasks = await fetch(watched, "SELECT status FROM tasks")
+    assert (await status_of(watched, run), [task["status"] for task in tasks]) == (
+        (RunStatus.CANCELED, None),
+        [TaskStatus.CANCELED],
+    )
+
+
 @pytest.fixture
 def with_a_bad_definition(watched: Resources) -> Callable[[Run], Resources]:
     """Makes resources where reading one run's definition fails, as for a row that no code can read."""
