@@ -57,8 +57,8 @@ _INTEGRITY_CLASS = "23"
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
 # Postgres has ended a transaction that its client left idle: this process was stopped inside it.
 _IDLE_IN_TRANSACTION = "25P03"
-# What requests write together. One whose row another transaction has locked holds up the others no longer than
-# this: neither those behind it nor (GROUP_LOCK_SQL) those of its group.
+# What requests write together. One whose row another transaction has locked holds up the others no longer
+# than this: neither those behind it nor (GROUP_LOCK_SQL) those of its group.
 PATIENCE_SECONDS = 0.2
 _GROUPING = Grouping(size=64, patience_seconds=PATIENCE_SECONDS)
 # Where a session keeps what is to be called once it has committed.
@@ -382,8 +382,8 @@ def _as_sqlalchemy(sql: str, error: BaseException, is_lost: bool) -> DBAPIError:
     return kind(sql, None, orig, hide_parameters=True, connection_invalidated=is_lost)
 
 
-# A CTE of a statement that a group shares, to be read first: it gives up with 55P03 when it waits for a lock, and
-# each is written alone then. :lock_timeout is from group_lock_timeout.
+# A CTE of a statement that a group shares, to be read first: the statement gives up with 55P03 when it waits
+# for a lock, and each is written alone then. :lock_timeout is from group_lock_timeout.
 GROUP_LOCK_SQL = """
     SELECT set_config('lock_timeout', coalesce(:lock_timeout, current_setting('lock_timeout')), true)
 """

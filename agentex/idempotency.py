@@ -156,9 +156,7 @@ REMEMBER_SQL = """
     INSERT INTO idempotency_keys (id, fingerprint, body_hash, retry_count, answer, created_at)
     SELECT entry_id, entry_fingerprint, entry_body_hash, entry_retry_count, entry_answer, clock_timestamp()
 """
-_REMEMBER_ONE_SQL = (
-    f"{REMEMBER_SQL} FROM jsonb_to_record(CAST(:asked AS jsonb)) AS asked ({ENTRY_COLUMNS})"  # noqa: S608
-)
+_REMEMBER_ONE_SQL = f"{REMEMBER_SQL} FROM jsonb_to_record(CAST(:asked AS jsonb)) AS asked ({ENTRY_COLUMNS})"
 
 
 def entry_json(entry_id: UUID, repeat: Repeat, answer: JsonObject) -> JsonObject:

@@ -1,7 +1,7 @@
 """message/send in the database: how it is opened, its messages, its end, and what a repeat finds.
 
-Each is one statement: one round trip, and nothing is held while an agent is at work. What many requests open or
-end at the same time is one statement for all of them (Database.together).
+Each is one statement: one round trip, and nothing is held while an agent is at work. What many requests
+open or end at the same time is one statement for all of them (Database.together).
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class _Asked:
 async def open_send(session: Session, new: NewSend, repeat: Repeat) -> TaskRead | None:
     """Store the user's message, and the task if it is new; with it what makes a repeat known.
 
-    None when nothing was made: the agent was deleted, the task closed or its name taken since. On the database
-    itself it shares its statement with those that are opened meanwhile.
+    None when nothing was made: the agent was deleted, the task closed or its name taken since. On the
+    database itself it shares its statement with those that are opened meanwhile.
     """
     write = _open_in_new_tasks if new.task_is_new else _open_in_tasks
     asked = _Asked(new, repeat)
