@@ -131,6 +131,7 @@ def _asked_json(asked: _Asked) -> str:
         "for_agent": new.agent_id,
         "for_task": new.task_id,
         "claim": new.claim_seconds,
+        **_FEW,
         **entry_json(new_id(), asked.repeat, {"message_send": str(new.id)}),
     }
     if new.task_is_new:
@@ -259,6 +260,7 @@ def _ending_json(ending: _Ending) -> str:
         "message_ids": end.message_ids,
         "error": end.error,
         "unsent": end.unsent,
+        **_FEW,
     }
     return _with_json(given, "messages", _list(messages))
 
@@ -327,12 +329,16 @@ _TASK_COLUMNS = """
     id, name, status, status_reason, created_at, updated_at, cleaned_at, params::text AS params,
     task_metadata::text AS task_metadata
 """
+# Postgres expects a hundred rows of a function but one of what is equal to something: only then it looks each
+# up by its key, and does not read a whole table with a plan that it made while that was small. So each has a 1.
+_FEW = {"one": 1}
 # Everything hangs on `ready`, so that nothing else is locked before the entries.
 _OPEN_SQL = f"""
     WITH patience AS MATERIALIZED ({GROUP_LOCK_SQL}), asked AS MATERIALIZED (
         SELECT a.* FROM patience, jsonb_to_recordset(CAST(:asked AS jsonb)) AS a (
             send_id uuid, message_id uuid, content jsonb, claim float8, for_account text, for_agent uuid,
-            for_task uuid, task_owner text, task_name text, task_params jsonb, {ENTRY_COLUMNS})
+            for_task uuid, task_owner text, task_name text, task_params jsonb, one int, {ENTRY_COLUMNS})
+        WHERE one = 1
     ), held AS MATERIALIZED ({LOCK_SQL.format(asked="asked")}), ready AS MATERIALIZED (
         SELECT asked.*, clock_timestamp() AS now FROM asked, (SELECT count(*) FROM held) AS all_held
     ), {{task}}, message AS (
@@ -362,17 +368,19 @@ _OPEN_IN_NEW_TASK_SQL = _OPEN_SQL.format(
     tracked=_TRACKED_SQL,
 )
 _OPEN_IN_TASK_SQL = _OPEN_SQL.format(
+    # IS TRUE: what is looked at behind the task's key, and never looked up in its place.
     task=f"""task AS (
-        SELECT t.*, ready.* FROM ready JOIN tasks t ON t.id = for_task AND t.account_id = for_account
-            AND t.status IN ({_OPEN})
-        JOIN agents a ON a.id = t.agent_id AND a.id = for_agent AND a.deleted_at IS NULL
+        SELECT t.*, ready.* FROM ready JOIN tasks t ON t.id = for_task AND t.status IN ({_OPEN})
+            AND (t.account_id = for_account AND t.agent_id = for_agent) IS TRUE
+        JOIN agents a ON a.id = for_agent AND a.deleted_at IS NULL
     )""",
     tracked="",
 )
 _END_SQL = f"""
     WITH patience AS MATERIALIZED ({GROUP_LOCK_SQL}), asked AS MATERIALIZED (
         SELECT a.* FROM patience, jsonb_to_recordset(CAST(:asked AS jsonb)) AS a (
-            send_id uuid, message_ids uuid[], messages jsonb, error text, unsent boolean)
+            send_id uuid, message_ids uuid[], messages jsonb, error text, unsent boolean, one int)
+        WHERE one = 1
     ), ended AS (
         UPDATE message_sends s SET ended_at = clock_timestamp(), message_ids = asked.message_ids,
             error = asked.error, unsent = asked.unsent
