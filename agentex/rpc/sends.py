@@ -330,7 +330,7 @@ _TASK_COLUMNS = """
     task_metadata::text AS task_metadata
 """
 # Postgres expects a hundred rows of a function but one of what is equal to something: only then it looks each
-# up by its key, and does not read a whole table with a plan that it made while that was small. So each has a 1.
+# up by its key, and does not read a whole table with a plan made while that was small. So each has a 1.
 _FEW = {"one": 1}
 # Everything hangs on `ready`, so that nothing else is locked before the entries.
 _OPEN_SQL = f"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -161,7 +161,7 @@ async def test_what_cannot_be_stored_fails_alone(resources: Resources) -> None:
 
 
 @asynccontextmanager
-async def held(resources: Resources, repeat: Repeat) -> AsyncIterator[None]:
+async def held(resources: Resources, repeat: Repeat) -> AsyncGenerator[None]:
     """Another transaction holds the lock of this request."""
     async with resources.db.begin() as session:
         await find_entry(session, repeat)
@@ -196,6 +196,10 @@ async def test_a_lone_one_that_waits_for_a_lock_holds_up_nobody(resources: Resou
     assert await waiting is not None
 
 
+def wait_on(items: Sequence[object]) -> None:
+    """No limit on waiting for a lock."""
+
+
 async def test_groups_that_want_the_same_in_another_order_do_not_deadlock(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,7 +207,7 @@ async def test_groups_that_want_the_same_in_another_order_do_not_deadlock(
     there, back = range(40), range(39, -1, -1)
     two = Database(resources.settings)
     # A deadlock would be found, and each written alone; here it has to show.
-    monkeypatch.setattr("agentex.rpc.sends.group_lock_timeout", lambda _: None)
+    monkeypatch.setattr(sends, "group_lock_timeout", wait_on)
     alone: list[int] = []
     open_alone = sends.Database.fetch
 
