@@ -181,10 +181,12 @@ async def take_in(session: AsyncSession, process: RegisteredProcess) -> bool:
 
     True when that deployment is not in production: then the process is not what the agent is, and the
     agent's row stays as it is. A deleted deployment's process changes nothing at all. A deployment that the
-    agent does not have is none: the process may have been deployed by way of another server.
+    agent does not have is none: the process may have been deployed by way of another server. It raises
+    BadRequest where one of ours is in production, whose place it would take.
     """
-    deployment_id = _uuid((process.metadata or {}).get("deployment_id"))
-    if deployment_id is None:
+    said = (process.metadata or {}).get("deployment_id")
+    if said is None:
+        await _leave_production(session, process)
         return False
     found = await rows(
         session,
@@ -194,6 +196,36 @@ async def take_in(session: AsyncSession, process: RegisteredProcess) -> bool:
         """,
         agent_id=process.agent_id,
     )
+    in_production = found[0]["production_deployment_id"] if found else None
+    deployment_id = _uuid(said)
+    known = await _mark_ready(session, process, deployment_id) if deployment_id else False
+    if in_production is None:
+        return known
+    if not known:
+        raise BadRequest(
+            f"registration_metadata.deployment_id: {str(said)[:80]!r} is no deployment of this agent, and "
+            f"deployment {in_production} is in production; register with the id of one, or with none"
+        )
+    return in_production != str(deployment_id)
+
+
+async def _leave_production(session: AsyncSession, process: RegisteredProcess) -> None:
+    """A process without a deployment is the agent itself, unless it is where the one in production is."""
+    await rows(
+        session,
+        """
+        UPDATE agents a SET production_deployment_id = NULL
+        WHERE a.id = :agent_id AND a.production_deployment_id IS NOT NULL AND NOT EXISTS (
+            SELECT FROM deployments d
+            WHERE CAST(d.id AS text) = a.production_deployment_id AND d.acp_url = :acp_url)
+        """,
+        agent_id=process.agent_id,
+        acp_url=process.acp_url,
+    )
+
+
+async def _mark_ready(session: AsyncSession, process: RegisteredProcess, deployment_id: UUID) -> bool:
+    """Whether the agent has this deployment, deleted ones too; one that is not deleted is Ready now."""
     known = await rows(
         session,
         """
@@ -213,7 +245,7 @@ async def take_in(session: AsyncSession, process: RegisteredProcess) -> bool:
         acp_type=process.acp_type,
         metadata=json.dumps(process.metadata),
     )
-    return bool(found and known) and found[0]["production_deployment_id"] != str(deployment_id)
+    return bool(known)
 
 
 async def _require_update(resources: Resources, principal: Principal, agent_id: str) -> None:

@@ -19,6 +19,7 @@ from agentex.database import DEADLOCK, is_unavailable, sqlstate
 from agentex.errors import AgentexError, DatabaseUnavailable, InvalidInput, PayloadTooLarge, Unavailable
 from agentex.validation import describe
 from agentex.web.bodies import body_limit
+from agentex.web.rpc_problems import as_rpc
 
 log = logging.getLogger(__name__)
 
@@ -86,28 +87,32 @@ def too_large(path: str, max_bytes: int) -> ProblemResponse:
     return problem_of(path, PayloadTooLarge(f"the request's body is larger than {max_bytes} bytes"))
 
 
-async def _on_agentex_error(request: Request, error: Exception) -> ProblemResponse:
+async def _on_agentex_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AgentexError)  # noqa: S101 - registered for it
-    return problem_of(request.scope["path"], error)
+    return await as_rpc(request, problem_of(request.scope["path"], error))
 
 
-async def _on_invalid_request(request: Request, error: Exception) -> ProblemResponse:
+async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
-    return problem(request.scope["path"], InvalidInput.status, InvalidInput.code, describe(error.errors()))
+    path, message = request.scope["path"], describe(error.errors())
+    return await as_rpc(request, problem(path, InvalidInput.status, InvalidInput.code, message))
 
 
-async def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    return await as_rpc(request, _of_http_exception(request, error))
+
+
+def _of_http_exception(request: Request, error: HTTPException) -> ProblemResponse:
+    path = request.scope["path"]
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        max_bytes = body_limit(request.app.state.settings, request.scope["path"])
-        return too_large(request.scope["path"], max_bytes)
+        return too_large(path, body_limit(request.app.state.settings, path))
     if isinstance(error.__cause__, RecursionError | ValueError):
         # What FastAPI answers 400 to, without a reason.
         message = "is not JSON in UTF-8, is nested too deep, or holds a number of thousands of digits"
-        return problem_of(request.scope["path"], InvalidInput("body", message))
+        return problem_of(path, InvalidInput("body", message))
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-    headers = dict(error.headers or {})
-    return problem(request.scope["path"], error.status_code, code, str(error.detail), headers)
+    return problem(path, error.status_code, code, str(error.detail), dict(error.headers or {}))
 
 
 async def _on_database_error(request: Request, error: Exception) -> ProblemResponse:

@@ -97,6 +97,13 @@ def problem(path: str, status: int, code: str, message: str) -> Json:
     return body if status != 422 else {**body, "code": 10422, "status_code": 10422}
 
 
+def rpc_problem(path: str, status: int, code: str, message: str, **rpc: int | str | None) -> Json:
+    """The same of a JSON-RPC request; rpc: its `rpc_code`, and its `id` where it had one."""
+    error = {"code": rpc["rpc_code"], "message": message, "data": None}
+    as_rpc = {"jsonrpc": "2.0", "id": rpc.get("id"), "result": None, "error": error}
+    return {**problem(path, status, code, message), **as_rpc}
+
+
 async def at_once(count: int, client: httpx2.AsyncClient, path: str, body: Json) -> list[Json]:
     """The same POST many times side by side; all must be answered 200."""
     responses = await asyncio.gather(*[client.post(path, json=body) for _ in range(count)])

@@ -12,12 +12,13 @@ from agentex.resources import Resources
 from tests.api.deployments.conftest import Deployments
 from tests.api.ledger.stage import fetch
 from tests.support.acp_server import AcpServer
-from tests.support.api import UNKNOWN_ID, Json, problem, read_agent, register, rpc
+from tests.support.api import UNKNOWN_ID, Json, problem, read_agent, register, registration, rpc
 from tests.support.authz import ScriptedAuthz
 from tests.support.plans import explain_sent, statements
 
 ELSEWHERE = {"x-test-account": "elsewhere"}
 NEW_URL = "http://127.0.0.1:7777"
+OTHER_URL = "http://127.0.0.1:6666"
 
 
 async def test_a_deployment_waits_for_its_process(deployments: Deployments) -> None:
@@ -130,6 +131,50 @@ async def test_a_process_of_a_deployment_that_is_not_known_is_the_agent(
 
     assert answered["id"] == deployments.agent["id"]
     assert [row["acp_url"] for row in await fetch(resources, "SELECT acp_url FROM agents")] == [NEW_URL]
+
+
+@pytest.mark.parametrize("deployment_id", [UNKNOWN_ID, "not an id", 7])
+async def test_a_deployment_that_is_not_known_does_not_take_the_place_of_the_one_in_production(
+    deployments: Deployments, deployment_id: object
+) -> None:
+    made = await deployments.ready(NEW_URL)
+    await deployments.promote(made)
+    before = await deployments.agent_now()
+    body = registration(
+        acp_url="http://127.0.0.1:7777", registration_metadata={"deployment_id": deployment_id}
+    )
+
+    response = await deployments.client.post("/agents/register", json=body)
+
+    message = (
+        f"registration_metadata.deployment_id: {str(deployment_id)!r} is no deployment of this agent, and "
+        f"deployment {made['id']} is in production; register with the id of one, or with none"
+    )
+    assert response.status_code == 400
+    assert response.json() == problem("/agents/register", 400, "bad-request", message)
+    assert await deployments.agent_now() == before
+
+
+async def test_a_process_without_a_deployment_is_the_agent_and_none_is_in_production_then(
+    deployments: Deployments, resources: Resources
+) -> None:
+    made = await deployments.ready(NEW_URL)
+    await deployments.promote(made)
+
+    answered = await register(deployments.client, acp_url=OTHER_URL)
+
+    assert answered["production_deployment_id"] is None
+    assert (await deployments.read(made))["is_production"] is False
+    assert [row["acp_url"] for row in await fetch(resources, "SELECT acp_url FROM agents")] == [OTHER_URL]
+
+
+async def test_the_process_in_production_may_leave_its_deployment_unsaid(deployments: Deployments) -> None:
+    made = await deployments.ready(NEW_URL)
+    await deployments.promote(made)
+
+    answered = await register(deployments.client, acp_url=NEW_URL)
+
+    assert answered["production_deployment_id"] == made["id"]
 
 
 async def test_a_process_does_not_register_into_another_agents_deployment(

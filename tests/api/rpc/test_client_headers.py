@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from tests.support.acp_server import AcpServer
-from tests.support.api import TEXT, Json, create_task, problem, rpc
+from tests.support.api import TEXT, Json, create_task, rpc, rpc_problem
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PASSED = {"x-tenant": "a b", "x-user-token": "theirs", "traceparent": PARENT, "tracestate": "a=1"}
@@ -52,5 +52,5 @@ async def test_headers_that_are_too_many_are_refused_before_anything_is_made(
     answer = await client.post(path, json={"method": "task/create"}, headers=headers)
 
     message = "x-h64: is one too many; 64 x-* headers go on to an agent"
-    assert answer.json() == problem(path, 422, "invalid-input", message)
+    assert answer.json() == rpc_problem(path, 422, "invalid-input", message, rpc_code=-32602)
     assert ((await client.get("/tasks")).json(), acp_server.requests) == ([], [])

@@ -15,11 +15,11 @@ from tests.support.api import (
     WHOLE_TEXT,
     Json,
     create_task,
-    problem,
     register,
     result,
     rpc,
     rpc_error,
+    rpc_problem,
     told_agent,
 )
 from tests.support.authz import ScriptedAuthz
@@ -252,20 +252,58 @@ async def test_the_answer_has_the_requests_id_on_one_line(
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    ("body", "message", "code", "request_id"),
     [
-        ({"params": {}}, "method: Field required"),
-        ({"method": "task/create", "params": []}, "params: Input should be a valid dictionary"),
-        ({"method": "task/create", "jsonrpc": "1.0"}, "jsonrpc is '1.0': Input should be '2.0'"),
-        ([], "body: Input should be a valid dictionary or object to extract fields from"),
+        ({"params": {}, "id": 4}, "method: Field required", -32600, 4),
+        ({"method": "task/create", "params": []}, "params: Input should be a valid dictionary", -32600, None),
+        (
+            {"method": "task/create", "params": {}, "jsonrpc": "1.0", "id": "a"},
+            "jsonrpc is '1.0': Input should be '2.0'",
+            -32602,
+            "a",
+        ),
+        (
+            {"method": "task/create", "params": {"name": "\x00"}, "id": 5},
+            "body.params.name: holds the character NUL (\\u0000), which cannot be stored; leave it out",
+            -32602,
+            5,
+        ),
+        ([], "body: Input should be a valid dictionary or object to extract fields from", -32600, None),
     ],
 )
-async def test_what_is_no_json_rpc_is_422(
-    client: httpx2.AsyncClient, agent: Json, body: object, message: str
+async def test_what_is_no_json_rpc_is_422_and_an_error_under_the_requests_id(
+    client: httpx2.AsyncClient,
+    agent: Json,
+    body: object,
+    message: str,
+    code: int,
+    request_id: int | str | None,
 ) -> None:
     path = f"/agents/{agent['id']}/rpc"
 
     response = await client.post(path, json=body)
 
     assert response.status_code == 422
-    assert response.json() == problem(path, 422, "invalid-input", message)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json() == rpc_problem(path, 422, "invalid-input", message, rpc_code=code, id=request_id)
+
+
+async def test_a_request_that_is_no_json_is_a_parse_error(client: httpx2.AsyncClient, agent: Json) -> None:
+    path = f"/agents/{agent['id']}/rpc"
+
+    response = await client.post(path, content=b'{"id": 1,', headers={"content-type": "application/json"})
+
+    assert (response.status_code, response.json()["error"]["code"]) == (422, -32700)
+    assert response.json()["id"] is None
+
+
+async def test_a_request_to_no_agent_is_404_and_an_error_under_the_requests_id(
+    client: httpx2.AsyncClient,
+) -> None:
+    path = "/agents/name/nobody/rpc"
+
+    response = await client.post(path, json={"method": "task/create", "id": "call-1"})
+
+    message = "agent 'nobody' not found"
+    assert response.status_code == 404
+    assert response.json() == rpc_problem(path, 404, "not-found", message, rpc_code=-32603, id="call-1")

@@ -20,7 +20,7 @@ from agentex.sweep.sweep import Sweep
 from tests.api.rpc.conftest import Send
 from tests.support.acp_replies import Reply
 from tests.support.acp_server import AcpServer
-from tests.support.api import TEXT, Json, problem, rpc, rpc_error
+from tests.support.api import TEXT, Json, rpc, rpc_error, rpc_problem
 from tests.support.messages import only_task, said, stored, text, update, word
 
 FIRST: dict[str, str] = {}
@@ -357,4 +357,4 @@ async def test_a_key_that_is_too_long_is_422(client: httpx2.AsyncClient, sync_ag
 
     message = "Idempotency-Key: takes 1 to 255 characters, not 256"
     assert answer.status_code == 422
-    assert answer.json() == problem(path, 422, "invalid-input", message)
+    assert answer.json() == rpc_problem(path, 422, "invalid-input", message, rpc_code=-32602)
