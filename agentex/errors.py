@@ -18,6 +18,7 @@ AgentexError                     500  internal
     ├── AgentUnreachable         502  agent-unreachable   certainly not begun; retryable
     ├── AgentError               502  agent-error         answered 5xx, 408 or a JSON-RPC server error
     ├── AgentRejected            502  agent-rejected      answered another 4xx or -32600…-32602
+    │   └── AgentMethodUnknown   502  agent-rejected      -32601: it has no such method
     ├── AgentProtocolError       502  agent-protocol      garbage, wrong id
     └── OutcomeUnknown           504  outcome-unknown     no answer after the request was written
 """
@@ -159,6 +160,10 @@ class AgentRejected(AgentCallFailed):
     """The agent refused the request as invalid."""
 
     code = "agent-rejected"
+
+
+class AgentMethodUnknown(AgentRejected):
+    """The agent has no such method."""
 
 
 class AgentProtocolError(AgentCallFailed):

@@ -41,6 +41,7 @@ class Notices:
     def __init__(self, settings: Settings) -> None:
         self._engine = make_engine(settings, {}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._calls: dict[str, set[Callable[[], None]]] = {}
         self._connecting = asyncio.Lock()
         self._connection: AsyncConnection | None = None
         self._listening: _Listening | None = None
@@ -58,6 +59,25 @@ class Notices:
             if not self._waiting[key]:
                 del self._waiting[key]
 
+    async def open(self) -> None:
+        """Have the connection that notices come on; raises what DATABASE_ERRORS lists."""
+        await self._listen()
+
+    def call_at(self, key: str, call: Callable[[], None]) -> Callable[[], None]:
+        """Call it at each notice of this key that comes on the connection; returns what ends that.
+
+        Without the wait for a connection that `hearing` has: see `open`. A lost connection calls nothing.
+        """
+        self._calls.setdefault(key, set()).add(call)
+
+        def end() -> None:
+            calls = self._calls.get(key, set())
+            calls.discard(call)
+            if not calls:
+                self._calls.pop(key, None)
+
+        return end
+
     async def close(self) -> None:
         """Wake everybody and close the connection."""
         await self._drop()
@@ -65,6 +85,8 @@ class Notices:
         self._wake_all()
 
     async def _listen(self) -> None:
+        if self._listening is not None and not self._listening.is_closed():
+            return
         async with self._connecting:
             if self._listening is not None and not self._listening.is_closed():
                 return
@@ -84,6 +106,8 @@ class Notices:
     def _on_notice(self, connection: object, pid: int, channel: str, key: str) -> None:
         for heard in self._waiting.get(key, ()):
             heard.set()
+        for call in list(self._calls.get(key, ())):
+            call()
 
     def _on_lost(self, connection: object) -> None:
         self._wake_all()

@@ -73,6 +73,8 @@ class Hooks:
 
     # tasks → runs: a closed task ends its run.
     task_closed: list[Callable[[AsyncSession, ClosedTask], Awaitable[None]]] = field(default_factory=list)
+    # tasks → rpc: nobody waits any more for what a task is at, whatever its agent has to say.
+    task_given_up: list[Callable[[AsyncSession, UUID], Awaitable[None]]] = field(default_factory=list)
     # what an agent writes → runs: a task that speaks proves that its input arrived.
     task_alive: list[Callable[[AsyncSession, UUID], Awaitable[None]]] = field(default_factory=list)
     # The same within a statement that writes (`sign_of_life`): an UPDATE that looks at spoken (task_id).

@@ -20,6 +20,7 @@ from agentex.acp.messages import AcpCall, FullUpdate, Json, JsonObject, MessageC
 from agentex.errors import (
     AgentCallFailed,
     AgentError,
+    AgentMethodUnknown,
     AgentProtocolError,
     AgentRejected,
     AgentUnreachable,
@@ -31,6 +32,7 @@ AGENT_MESSAGE_CHARACTERS = 200
 RETRY_AFTER_MAX_SECONDS = 600
 # Invalid request, method not found, invalid params (JSON-RPC 2.0 §5.1): the fault is in what we sent.
 _REJECTED_CODES = frozenset({-32600, -32601, -32602})
+_METHOD_NOT_FOUND = -32601
 _UPDATE_TYPES = frozenset({"start", "delta", "full", "done"})
 
 _stream_update: TypeAdapter[StreamUpdate] = TypeAdapter(StreamUpdate)
@@ -147,6 +149,8 @@ def _rpc_failure(document: JsonObject, call: AcpCall) -> AgentCallFailed:
     if document.get("id") is not None:
         _check_id(document, call)
     message = about(call, f"answered error {code}{_quoted(error.get('message'))}")
+    if code == _METHOD_NOT_FOUND:
+        return AgentMethodUnknown(message)
     return AgentRejected(message) if code in _REJECTED_CODES else AgentError(message)
 
 

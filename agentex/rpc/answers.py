@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -68,6 +69,10 @@ class Opened:
     content: MessageContent
 
 
+class _GivenUp(AgentCallFailed):
+    """The task was interrupted or closed while the agent answered; what came until then is kept."""
+
+
 class Answering(Protocol):
     """What a client's message/send is answered with; one of the two is asked for, once."""
 
@@ -114,14 +119,17 @@ class OpenAnswer:
         self._resources = call.resources
         self._db = call.resources.db
         self._opened = opened
-        self._claim = Claim(call.resources, opened.send_id)
+        self._claim = Claim(call.resources, opened.send_id, opened.task.id, self._give_up)
+        self._is_given_up = False
+        # The request while it waits for the agent: only then it may be cut short.
+        self._waiting: asyncio.Task[object] | None = None
         self._answer = Accumulator()
         self._stored: dict[int, _Stored] = {}
 
     async def whole(self) -> bytes:
         """The answer as one line: its messages, or the error in their place."""
         try:
-            async with self._resources.acp.stream(self._acp_call()) as updates:
+            async with aclosing(self._updates()) as updates:
                 async for update in updates:
                     self._answer.add(update)
             failure = None
@@ -142,7 +150,7 @@ class OpenAnswer:
         """
         try:
             yield b""
-            async with self._resources.acp.stream(self._acp_call()) as updates:
+            async with aclosing(self._updates()) as updates:
                 async for update in updates:
                     for line in await self._pass_on(update):
                         yield line
@@ -152,9 +160,43 @@ class OpenAnswer:
         except BaseException:
             self._break_off()
             raise
+        unfinished = [
+            i for i in self._answer.indexes if i in self._stored and not self._stored[i].is_complete
+        ]
         failure = await self._end(failure)
         if failure is not None:
             yield error_line(self._call.request.id, failure.message)
+            return
+        for index in unfinished:
+            # The agent has left it out, and the message is done all the same.
+            yield update_line(self._call.request.id, DoneUpdate(), index, self._stored[index].wire)
+
+    async def _updates(self) -> AsyncGenerator[StreamUpdate]:
+        """What the agent says; raises _GivenUp as soon as the task is given up."""
+        async with AsyncExitStack() as stack:
+            stream = self._resources.acp.stream(self._acp_call())
+            updates = await self._from_agent(lambda: stack.enter_async_context(stream))
+            while (update := await self._from_agent(lambda: anext(updates, None))) is not None:
+                yield update
+
+    async def _from_agent(self, say: Callable[[], Awaitable[T]]) -> T:
+        if self._is_given_up:
+            raise _GivenUp
+        self._waiting = working = asyncio.current_task()
+        try:
+            return await say()
+        except asyncio.CancelledError:
+            # Another cancel, of a client that has gone, goes first.
+            if not self._is_given_up or working is None or working.uncancel() > 0:
+                raise
+            raise _GivenUp from None
+        finally:
+            self._waiting = None
+
+    def _give_up(self) -> None:
+        if not self._is_given_up and self._waiting is not None:
+            self._waiting.cancel()
+        self._is_given_up = True
 
     async def _pass_on(self, update: StreamUpdate) -> list[bytes]:
         """Store what the update begins or completes; its line, behind a start where the agent left it out."""

@@ -46,6 +46,8 @@ class Sent:
 async def send(call: RpcCall) -> Answering:
     """Store the message, or find the one that this request repeats; what is returned goes on from there."""
     wanted = MessageSendParams.model_validate(call.request.params)
+    # Before anything is written: on it the answer hears that its task was given up.
+    await call.resources.notices.open()
     made = await _open(call, wanted)
     return RepeatedAnswer(call, made.send_id) if isinstance(made, Sent) else OpenAnswer(call, made)
 

@@ -11,7 +11,7 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from agentex.errors import AgentexError
-from agentex.rpc.answers import Answering
+from agentex.rpc.answers import BROKEN_OFF, Answering
 from agentex.rpc.lines import RequestId, error_line
 from agentex.telemetry.metrics import UNEXPECTED_ERRORS
 
@@ -61,6 +61,8 @@ async def whole(answering: Answering, receive: Receive, request_id: RequestId) -
             return Response(await answering.whole(), media_type=JSON)
     except ClientGone:
         return Response(status_code=CLIENT_GONE)
+    except asyncio.CancelledError:
+        return Response(_stopped(request_id), media_type=JSON)
     except Exception:
         # The agent has been called, so this is no 500, which clients repeat by themselves.
         log.exception(UNFORESEEN, extra={"action": "rpc.failed"})
@@ -82,10 +84,20 @@ class StreamedAnswer(Response):
         self.headers["x-accel-buffering"] = "no"
         self.headers["cache-control"] = "no-cache"
         self._lines = _guarded(answering.lines(), request_id)
+        self._request_id = request_id
+        self._is_begun = False
         self._stalled_seconds = stalled_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the lines until they end, the client goes away, or the time is over."""
+        try:
+            await self._send_lines(receive, send)
+        except asyncio.CancelledError:
+            if not self._is_begun:
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": _stopped(self._request_id), "more_body": False})
+
+    async def _send_lines(self, receive: Receive, send: Send) -> None:
         with suppress(ClientGone, TimeoutError):
             async with (
                 asyncio.timeout(self._stalled_seconds),
@@ -95,6 +107,7 @@ class StreamedAnswer(Response):
                 async for line in lines:
                     if not line:
                         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+                        self._is_begun = True
                         await send(start)
                     else:
                         await send({"type": "http.response.body", "body": line, "more_body": True})
@@ -109,6 +122,13 @@ async def _guarded(lines: AsyncGenerator[bytes], request_id: RequestId) -> Async
         except Exception:
             log.exception(UNFORESEEN, extra={"action": "rpc.failed"})
             yield _unforeseen(request_id)
+
+
+def _stopped(request_id: RequestId) -> bytes:
+    """This service stops, and its patience with open answers is over: the cancel ends here, in an answer."""
+    if (working := asyncio.current_task()) is not None:
+        working.uncancel()
+    return error_line(request_id, BROKEN_OFF)
 
 
 def _unforeseen(request_id: RequestId) -> bytes:

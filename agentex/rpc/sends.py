@@ -29,7 +29,7 @@ from agentex.idempotency import (
 from agentex.ids import UUID7_SQL, first_id_of, new_id
 from agentex.messages.models import MessageRead, StreamingStatus
 from agentex.notices import CHANNEL
-from agentex.tasks.models import OPEN_STATUSES, TaskRead
+from agentex.tasks.models import GIVEN_UP_STATUSES, OPEN_STATUSES, TaskRead
 
 # In a transaction of the caller's, or as one of its own on the database.
 Session: TypeAlias = AsyncSession | Database
@@ -40,6 +40,7 @@ OUTCOME_UNKNOWN = (
     "the process that read the agent's answer has gone; whether the agent did the work is not known, "
     "so the message is not sent again"
 )
+_GIVEN_UP = "task_given_up:"
 _OPEN = ", ".join(f"'{status}'" for status in sorted(OPEN_STATUSES))
 
 
@@ -154,16 +155,31 @@ async def reopen_unsent(session: Session, send_id: UUID, *, claim_seconds: float
     return found[0]["task_id"] if found else None
 
 
-async def renew(session: Session, send_id: UUID, *, claim_seconds: float) -> None:
-    """The answer is still being read."""
-    await rows(
+async def renew(session: Session, send_id: UUID, *, claim_seconds: float) -> bool:
+    """The answer is still being read; false when its task has been given up, and nobody has been told."""
+    found = await rows(
         session,
         """
-        UPDATE message_sends SET claimed_until = clock_timestamp() + make_interval(secs => :claim)
-        WHERE id = :send_id AND ended_at IS NULL
+        UPDATE message_sends s SET claimed_until = clock_timestamp() + make_interval(secs => :claim)
+        FROM tasks t WHERE s.id = :send_id AND s.ended_at IS NULL AND t.id = s.task_id
+        RETURNING t.status
         """,
         send_id=send_id,
         claim=claim_seconds,
+    )
+    return not found or found[0]["status"] not in GIVEN_UP_STATUSES
+
+
+async def tell_open_sends(session: AsyncSession, task_id: UUID) -> None:
+    """Break off the answers of a task that are being read, in whichever process, once this is committed."""
+    await rows(
+        session,
+        f"""
+        SELECT pg_notify('{CHANNEL}', '{_GIVEN_UP}' || CAST(:task_id AS uuid))
+        WHERE EXISTS (
+            SELECT FROM message_sends WHERE task_id = CAST(:task_id AS uuid) AND ended_at IS NULL)
+        """,
+        task_id=task_id,
     )
 
 
@@ -416,6 +432,11 @@ _SETTLE_SQL = f"""
     SELECT id, CASE WHEN awaited THEN pg_notify('{CHANNEL}', 'message_send:' || id)::text END AS told
     FROM ended
 """
+
+
+def given_up_key(task_id: UUID) -> str:
+    """What is notified when a task is given up while an answer of it is being read."""
+    return f"{_GIVEN_UP}{task_id}"
 
 
 def notice_key(send_id: UUID) -> str:

@@ -27,6 +27,7 @@ from agentex.database import JsonObject
 from agentex.errors import (
     AgentCallFailed,
     AgentexError,
+    AgentMethodUnknown,
     AgentUnreachable,
     BadRequest,
     InvalidInput,
@@ -48,6 +49,7 @@ from agentex.rpc.models import (
     RpcResponse,
     TaskCreateParams,
 )
+from agentex.rpc.sends import tell_open_sends
 from agentex.tasks import service as tasks
 from agentex.tasks.models import OPEN_STATUSES, Task, TaskStatus
 from agentex.tasks.service import TaskWanted, task_ref, wire_task
@@ -170,7 +172,10 @@ async def _cancel_task(call: RpcCall) -> JsonObject | RpcError:
 
 async def _interrupt_task(call: RpcCall) -> JsonObject | RpcError:
     async def interrupt(session: AsyncSession, task_id: UUID) -> Task:
-        return await tasks.interrupt(session, call.resources.hooks, task_id, None)
+        task = await tasks.interrupt(session, call.resources.hooks, task_id, None)
+        # Only here: an agent interrupts itself over REST, and may go on to say so.
+        await tell_open_sends(session, task_id)
+        return task
 
     return await _stop_task(call, AcpMethod.TASK_INTERRUPT, Operation.UPDATE, interrupt)
 
@@ -248,6 +253,9 @@ async def _tell(call: RpcCall, to_agent: AcpCall, answer: JsonObject) -> JsonObj
     except AgentUnreachable:
         raise
     except AgentCallFailed as failure:
+        if isinstance(failure, AgentMethodUnknown) and call.agent.acp_type is AcpType.SYNC:
+            # Its turn was broken off here, which is all there is to stop: most of them leave it at that.
+            return {**answer, "told": True}
         return {"error": _agent_error(to_agent, failure).model_dump()}
     return {**answer, "told": True}
 

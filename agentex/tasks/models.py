@@ -29,6 +29,11 @@ class TaskStatus(StrEnum):
     DELETED = "DELETED"
 
 
+# Somebody has given the task up. One that is COMPLETED or FAILED was closed by its agent, which may go on to
+# say so.
+GIVEN_UP_STATUSES = frozenset(
+    {TaskStatus.CANCELED, TaskStatus.TERMINATED, TaskStatus.TIMED_OUT, TaskStatus.DELETED}
+)
 OPEN_STATUSES = frozenset({TaskStatus.RUNNING, TaskStatus.INTERRUPTED})
 
 

@@ -23,6 +23,7 @@ from agentex.errors import BadRequest, NotFound, PayloadTooLarge
 from agentex.ids import UUID7_SQL, new_id, parse_id
 from agentex.resources import ClosedTask, Hooks, Resources
 from agentex.tasks.models import (
+    GIVEN_UP_STATUSES,
     OPEN_STATUSES,
     Task,
     TaskRead,
@@ -293,6 +294,9 @@ async def resume(session: AsyncSession, hooks: Hooks, task_id: UUID) -> Task | N
 async def _tell_closed(session: AsyncSession, hooks: Hooks, closed: ClosedTask) -> None:
     for hook in hooks.task_closed:
         await hook(session, closed)
+    if closed.status in GIVEN_UP_STATUSES:
+        for give_up in hooks.task_given_up:
+            await give_up(session, closed.task_id)
 
 
 async def _not_open(session: AsyncSession, task_id: UUID, wanted: str) -> NotFound | BadRequest:

@@ -184,7 +184,7 @@ async def test_sigterm_lets_an_open_answer_end(make_stack: Callable[..., Stack],
     await agent.release()
     lines = await asked
     assert await asyncio.to_thread(stack.api.wait) == 0
-    assert [line["error"] for line in lines] == [None] * (3 if stream else 1)
+    assert [line["error"] for line in lines] == [None] * (4 if stream else 1)
     assert await statuses(stack) == [("user", "DONE"), ("agent", "DONE")]
 
 
@@ -196,11 +196,11 @@ async def test_a_drain_that_ends_keeps_what_came_and_says_so_to_a_repeat(
     stack.start_api()
     agent = await stack.start_agent("sync")
     await agent.script("message/send", HALF)
-    with suppress(aiohttp.ClientError):
-        async with asking(stack.url, agent, KEYED, stream=True) as answer:
-            for _ in range(3):
-                await answer.content.readline()
-            assert await asyncio.to_thread(stack.api.terminate) == 0
+    async with asking(stack.url, agent, KEYED, stream=True) as answer:
+        for _ in range(3):
+            await answer.content.readline()
+        assert await asyncio.to_thread(stack.api.terminate) == 0
+        assert [json.loads(line) async for line in answer.content] == [rpc_error(-32603, BROKEN_OFF)]
     [kept] = await stack.sql(
         "SELECT content, streaming_status FROM messages WHERE content ->> 'author' = 'agent'"
     )
@@ -209,3 +209,24 @@ async def test_a_drain_that_ends_keeps_what_came_and_says_so_to_a_repeat(
     assert await ask(stack.url, agent, KEYED, stream=True) == [rpc_error(-32603, BROKEN_OFF)]
     assert (kept["content"]["content"], kept["streaming_status"]) == ("half", "DONE")
     assert len(agent.requests("message/send")) == 1
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+async def test_a_whole_answer_that_a_drain_cuts_is_a_json_rpc_error(
+    make_stack: Callable[..., Stack], number: signal.Signals
+) -> None:
+    stack = make_stack(drain_seconds=1, interrupt_drain_seconds=1)
+    stack.start_api()
+    agent = await stack.start_agent("sync")
+    await agent.script("message/send", HALF)
+    asked = asyncio.create_task(ask(stack.url, agent, KEYED))
+
+    async def hangs() -> bool:
+        return await agent.hanging() == 1
+
+    await stack.until(hangs, "the answer open")
+    stack.api.send(number)
+    assert await asked == [rpc_error(-32603, BROKEN_OFF)]
+    assert await asyncio.to_thread(stack.api.wait) == 0
+    assert await statuses(stack) == [("user", "DONE"), ("agent", "DONE")]
