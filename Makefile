@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Test processes at once; 0 runs the tests in this process.
 WORKERS := 2
 # Generated requests for each operation in each phase of `make fuzz`.
-EXAMPLES := 100
+EXAMPLES := 160
 LOCK_ANY := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-config --no-emit-index-url \
 	--no-header $(UPGRADE)
 LOCK := $(LOCK_ANY) --python-version 3.11

@@ -1,4 +1,5 @@
-"""The folder of one dev stack, `.agentex/` by default: `lock`, `secret_key`, `logs/` and `postgres/`.
+"""The folder of one dev stack, `.agentex/` by default: `lock`, `secret_key`, the ports of
+Temporal and Redis, `logs/` and `postgres/`.
 
 One stack at a time: the supervisor and its warden hold the lock, so it is free when the last child has ended.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from agentex.dev.errors import StackError
+from agentex.dev.ports import free_port, port_is_free
 from agentex.dev.postgres_home import remove_cluster
 from agentex.dev.processes import POLL_SECONDS
 from agentex.dev.terminal import say
@@ -23,6 +25,7 @@ from agentex.dev.warden import birth
 
 # A warden stops services in 10 s, Temporal at once and Postgres in 20 s.
 _WARDEN_SECONDS = 40
+MAX_PORT = 65_535
 
 
 @contextlib.contextmanager
@@ -75,6 +78,21 @@ def secret_key(directory: Path) -> str:
         # Whole or not at all, also when the disk is full.
         made.rename(path)
     return path.read_text().strip()
+
+
+def kept_port(directory: Path, name: str) -> int:
+    """The port that this part had at its last start, if it is free; else another, kept from now on.
+
+    Agents of the user's own know the part by it.
+    """
+    path = directory / f"{name}.port"
+    with contextlib.suppress(OSError, ValueError):
+        port = int(path.read_text())
+        if 0 < port <= MAX_PORT and port_is_free(port):
+            return port
+    port = free_port()
+    path.write_text(f"{port}\n")
+    return port
 
 
 def reset(directory: Path, logs: list[Path]) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from agentex.dev.errors import StackError
-from agentex.dev.folder import only_stack, reset, secret_key
+from agentex.dev.folder import kept_port, only_stack, reset, secret_key
 from agentex.dev.place import Place
 from agentex.dev.ports import accepts, free_port, port_is_free, why_taken
 from agentex.dev.postgres import EmbeddedPostgres
@@ -127,6 +127,7 @@ class Stack:
             f"API      {self._api.url}   spec {self._api.url}/openapi.json   metrics {self._api.url}/metrics",
             f"Worker   {self._worker.url}/readyz   metrics {self._worker.url}/metrics",
             f"Agents   {', '.join(self._agents) or f'none of ours; {self._api.url}/agents lists yours'}",
+            f"Temporal for Temporal agents: TEMPORAL_ADDRESS={self._environment['AGENTEX_TEMPORAL_ADDRESS']}",
             f"Redis    {self._redis_line()}",
             f"Logs     {self.logs}",
             f"\nCreate a schedule of every 10 s:\n  {create}",
@@ -216,7 +217,9 @@ class Stack:
     def _start_temporal(self) -> None:
         if self._environment.get("AGENTEX_TEMPORAL_ADDRESS"):
             return
-        self._temporal = EmbeddedTemporal(free_port(), log=self._log("temporal"))
+        self._temporal = EmbeddedTemporal(
+            kept_port(self.data_directory, "temporal"), log=self._log("temporal")
+        )
         self._environment["AGENTEX_TEMPORAL_ADDRESS"] = self._temporal.address
         self._supervise("temporal", self._temporal.spawn, _TEMPORAL_ENDING)
 
@@ -233,7 +236,7 @@ class Stack:
     def _start_redis(self) -> None:
         if self._environment.get("AGENTEX_REDIS_URL"):
             return
-        self._redis = EmbeddedRedis.find(free_port(), log=self._log("redis"))
+        self._redis = EmbeddedRedis.find(kept_port(self.data_directory, "redis"), log=self._log("redis"))
         if self._redis is None or find_spec("redis") is None:
             self._redis = None
             return

@@ -91,6 +91,18 @@ def test_the_api_reads_the_redis_that_agents_are_told_of(make_stack: MakeStack) 
     assert found == told
 
 
+def test_agents_find_temporal_and_redis_where_they_were_after_another_start(make_stack: MakeStack) -> None:
+    stack = make_stack("--no-agents")
+    told: list[list[str]] = []
+    for _ in range(2):
+        stack.start()
+        printed = stack.supervisor.output()
+        told.append(re.findall(r"(?:TEMPORAL_ADDRESS|REDIS_URL)=(\S+)$", printed, re.MULTILINE))
+        assert stack.interrupt() == 0
+    assert len(told[0]) == (2 if REDIS else 1)
+    assert told[0] == told[1]
+
+
 def test_a_redis_of_ones_own_is_used_and_its_password_not_printed(make_stack: MakeStack) -> None:
     own = "redis://me:secret@127.0.0.1:1/0"
     stack = make_stack("--no-agents", environment={"AGENTEX_REDIS_URL": own})
