@@ -82,7 +82,10 @@ async def principal_of_key(db: Database, key: str) -> Principal:
     if len(key) <= MAX_KEY_LENGTH:
         found = await rows(db, _KEY_SQL, key_hash=hash_key(key))
         if found:
-            scopes = json.loads(found[0]["scopes"]) if found[0]["scopes"] else None
             principal = Principal.model_validate_json(found[0]["principal"])
-            return principal.model_copy(update={"scopes": frozenset(scopes) if scopes is not None else None})
+            return principal.model_copy(update={"scopes": _scopes(found[0]["scopes"])})
     raise Unauthorized("the API key is unknown, has expired or was revoked")
+
+
+def _scopes(stored: str | None) -> frozenset[str] | None:
+    return frozenset(json.loads(stored)) if stored else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -91,8 +90,3 @@ def checked_scopes(scopes: Sequence[str] | None) -> list[str] | None:
                 f"TYPE one of {', '.join(ResourceType)}, OPERATION one of {', '.join(Operation)}",
             )
     return sorted(set(scopes))
-
-
-def scopes_of(stored: str | None) -> frozenset[str] | None:
-    """Scopes as a column's text has them; None is no limit."""
-    return frozenset(json.loads(stored)) if stored else None
