@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 # Of the API, not of the package: agents' SDKs refuse to start below 0.1.0 (wire.md §0.3).
 API_VERSION = "0.1.0"
 EXIT_CANNOT_BIND = 1
+EXIT_UNSAFE = 2
 
 
 class Server(uvicorn.Server):
@@ -134,8 +135,14 @@ def openapi_yaml() -> str:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; requests in flight are answered first. Exits with 1 without a port."""
+    """Serve until SIGTERM or SIGINT; requests in flight are answered first. Exits with 1 without a port.
+
+    Exits with 2 when everybody could call it and nobody had to say who they are.
+    """
     configure_logs(settings)
+    if settings.exposure_problem is not None:
+        sys.stderr.write(f"{settings.exposure_problem}\n")
+        raise SystemExit(EXIT_UNSAFE)
     listening = _listen(settings)
     # uvicorn raises the signal that stopped it once more when it has ended: an orderly end, so exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -6,6 +6,7 @@ from sqlmodel import SQLModel
 
 from agentex.agent_api_keys.models import AgentApiKey
 from agentex.agents.models import Agent
+from agentex.auth.models import ApiKey, Grant, Member
 from agentex.checkpoints.models import Checkpoint, CheckpointBlob, CheckpointWrite
 from agentex.clocks.models import Clock
 from agentex.deployments.models import Deployment, DeploymentHistory
@@ -24,6 +25,7 @@ from agentex.trackers.models import Tracker
 TABLES = (
     Agent,
     AgentApiKey,
+    ApiKey,
     Checkpoint,
     CheckpointBlob,
     CheckpointWrite,
@@ -31,7 +33,9 @@ TABLES = (
     Deployment,
     DeploymentHistory,
     Event,
+    Grant,
     IdempotencyEntry,
+    Member,
     Message,
     MessageSend,
     Run,

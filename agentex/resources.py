@@ -156,7 +156,7 @@ async def open_resources(
     db = Database(settings)
     temporal = await Temporal.open(settings)
     notices = Notices(settings)
-    provider = authz or open_provider(settings)
+    provider = authz or open_provider(settings, db)
     resources = Resources(settings, db, temporal, AcpClient(settings), provider, notices)
     prober = asyncio.create_task(temporal.keep_probing())
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import os
 import re
 import ssl
@@ -24,6 +25,13 @@ class WorkerQueue(StrEnum):
     TICKS = "ticks"
     DELIVER = "deliver"
     ANSWERS = "answers"
+
+
+class Auth(StrEnum):
+    """Who says who calls; a file each under auth/providers."""
+
+    NONE = "none"
+    API_KEYS = "api_keys"
 
 
 # Each of them means TLS; the key too, for it must not travel in the clear.
@@ -57,6 +65,14 @@ def is_base_url(value: str) -> bool:
         return False
     is_plain = value.isascii() and value.isprintable() and not any(c in value for c in ' ?#\\"<>')
     return parts.scheme in {"http", "https"} and has_address and is_plain
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on this host; an empty one is all of its addresses."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _urlsafe(key: str) -> str:
@@ -122,7 +138,9 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 5003
-    auth: Literal["none"] = "none"
+    auth: Auth = Auth.NONE
+    # Without auth the API listens on loopback only, unless this is said as well: who reaches it may do all.
+    allow_no_auth: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     # 1 MiB holds every prompt seen so far; larger inputs belong in a store, with a link in the input.
@@ -317,6 +335,15 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
+    def _keys_can_be_kept(self) -> Self:
+        if self.auth is not Auth.NONE and self.secret_key is None:
+            raise ValueError(
+                f"AGENTEX_AUTH is {self.auth.value!r}, which needs AGENTEX_SECRET_KEY: agents' keys are kept "
+                "sealed with it; make one with `openssl rand -base64 32`"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _tls_fits_together(self) -> Self:
         given = [name for name in _TLS_SETTINGS if getattr(self, name) is not None]
         if self.temporal_tls is False and given:
@@ -335,6 +362,17 @@ class Settings(BaseSettings):
         except ssl.SSLError:
             raise ValueError(f"{names} are not a certificate and its key (PEM, no passphrase)") from None
         return self
+
+    @property
+    def exposure_problem(self) -> str | None:
+        """Why the API must not listen where it is told to; None when it may."""
+        if self.auth is not Auth.NONE or self.allow_no_auth or is_loopback(self.host):
+            return None
+        return (
+            f"AGENTEX_AUTH is 'none' and AGENTEX_HOST {self.host!r} can be reached from elsewhere, so that "
+            "anybody could run any agent: set AGENTEX_AUTH (docs/security.md), or AGENTEX_ALLOW_NO_AUTH=true "
+            "where something else keeps callers away"
+        )
 
     @property
     def temporal_uses_tls(self) -> bool:

@@ -25,7 +25,8 @@ from agentex.agent_api_keys.models import (
 from agentex.agents import service as agents
 from agentex.agents.models import Agent
 from agentex.agents.service import agent_ref
-from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require, type_ref
+from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require
+from agentex.auth.lists import seen_by
 from agentex.auth.principal import Principal
 from agentex.errors import AlreadyExists, BadRequest, InvalidInput, NotFound
 from agentex.forward_paths import forward_path, own_path
@@ -110,11 +111,13 @@ async def list_page(
 ) -> list[AgentApiKey]:
     """An agent's keys, newest first; pages count from 1."""
     agent = await _agent(session, resources, principal, of)
-    any_key = type_ref(ResourceType.API_KEY, principal)
-    await require(resources.authz, session, principal, Operation.READ, any_key)
+    seen = await resources.authz.visible(session, principal, ResourceType.API_KEY)
     statement = (
         _kept(principal)
-        .where(col(AgentApiKey.agent_id) == agent.id)
+        .where(
+            col(AgentApiKey.agent_id) == agent.id,
+            seen_by(seen, id="agent_api_keys.id", owner="agent_api_keys.owner"),
+        )
         .order_by(col(AgentApiKey.created_at).desc(), col(AgentApiKey.id).desc())
     )
     return list((await session.exec(statement.limit(limit).offset((page_number - 1) * limit))).all())

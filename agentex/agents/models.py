@@ -95,6 +95,8 @@ class Agent(SQLModel, table=True):
         sa_type=text_enum(AgentInputType, "agent_input_type"),  # pyright: ignore[reportArgumentType]
     )
     production_deployment_id: str | None = None
+    # What the agent is called with, sealed: the key that it has registered with.
+    sealed_key: str | None = None
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None = None

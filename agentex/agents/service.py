@@ -28,6 +28,7 @@ from agentex.agents.models import (
     Deleted,
 )
 from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require, type_ref
+from agentex.auth.lists import seen_by
 from agentex.auth.principal import Principal
 from agentex.database import Database, JsonColumn, JsonObject, rows, violates
 from agentex.errors import AgentNotDeployed, AlreadyExists, NotFound
@@ -220,8 +221,9 @@ async def list_page(
     page_number: int,
 ) -> list[Agent]:
     """Agents of the caller's account that are not deleted; pages count from 1."""
-    await require(authz, session, principal, Operation.READ, type_ref(ResourceType.AGENT, principal))
+    seen = await authz.visible(session, principal, ResourceType.AGENT)
     statement, of = _present(principal), Agent
+    statement = statement.where(seen_by(seen, id="agents.id", owner="agents.owner", agent_id="agents.id"))
     if wanted.task_id is not None:
         of_task = text("agents.id IN (SELECT agent_id FROM tasks WHERE id = :task_id)")
         statement = statement.where(of_task.bindparams(task_id=wanted.task_id))

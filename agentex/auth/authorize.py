@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -36,7 +36,7 @@ class ResourceType(StrEnum):
 
 @dataclass(frozen=True)
 class ResourceRef:
-    """One resource, or (id "*") the type as such, for create and list."""
+    """One resource, or (id "*") the type as such, to make one."""
 
     type: ResourceType
     id: str
@@ -57,6 +57,26 @@ class Decision:
     rule: str
 
 
+@dataclass(frozen=True)
+class Visible:
+    """Which rows of a type a caller may list: those that any of these conditions fits, within its account.
+
+    Each is SQL with {id}, {owner} and {agent_id} for the columns of the list's own table; a condition that
+    names a column which the table does not have is left out.
+    """
+
+    conditions: tuple[str, ...]
+    parameters: Mapping[str, object] = field(default_factory=dict[str, object])
+
+    def where(self, **columns: str) -> str:
+        """One condition for a WHERE: `visible.where(id="t.id", owner="t.owner")`; `false` if none fits."""
+        fitting = [c.format(**columns) for c in self.conditions if _named(c) <= columns.keys()]
+        return f"({' OR '.join(fitting)})" if fitting else "false"
+
+
+EVERYTHING = Visible(("true",))
+
+
 class AuthProvider(Protocol):
     """Where principals come from and who decides; one file each under auth/providers."""
 
@@ -64,13 +84,17 @@ class AuthProvider(Protocol):
     knows_tasks: bool
 
     async def authenticate(self, headers: Mapping[str, str]) -> Principal:
-        """The caller of a request; raises Forbidden or AuthorizerUnavailable."""
+        """The caller of a request; raises Unauthorized or AuthorizerUnavailable."""
         ...
 
     async def authorize(
         self, session: AsyncSession, principal: Principal, operation: Operation, resource: ResourceRef
     ) -> Decision:
         """The decision; raises AuthorizerUnavailable, which is retryable."""
+        ...
+
+    async def visible(self, session: AsyncSession, principal: Principal, kind: ResourceType) -> Visible:
+        """What the principal may list of a type; raises AuthorizerUnavailable."""
         ...
 
 
@@ -91,6 +115,11 @@ async def require(
         return
     if operation is not Operation.READ:
         readable = await provider.authorize(session, principal, Operation.READ, resource)
-        if readable.allowed:
+        # A type as such is no secret: there is nothing to be found in it.
+        if readable.allowed or resource.id == "*":
             raise Forbidden(f"{operation} on {resource.type} {resource.id} is not allowed: {decision.rule}")
     raise NotFound(f"{resource.type} {resource.id!r} not found")
+
+
+def _named(condition: str) -> set[str]:
+    return {name for name in ("id", "owner", "agent_id") if f"{{{name}}}" in condition}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 DEFAULT_ACCOUNT = "default"
 
@@ -18,7 +18,10 @@ class PrincipalType(StrEnum):
 
 
 class Principal(BaseModel):
-    """A caller without its credential: never cookies, tokens, keys or headers (wire.md §3)."""
+    """A caller without its credential: never cookies, tokens, keys or headers (wire.md §3).
+
+    An agent acts under its name, as service_account_id.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,8 +29,26 @@ class Principal(BaseModel):
     user_id: str | None = None
     service_account_id: str | None = None
     account_id: str = DEFAULT_ACCOUNT
+    # What the credential of this request is limited to, None for nothing: it goes with the request, and is
+    # never stored. What fires later has all that its creator may do then.
+    scopes: frozenset[str] | None = Field(default=None, exclude=True, repr=False)
 
     @property
     def creator(self) -> str:
-        """One text that names the principal within its account, for logs and owner columns."""
-        return self.user_id or self.service_account_id or self.principal_type or "anonymous"
+        """One text that names the principal within its account: `user:alice`, `agent:greeter`.
+
+        With its kind, so that nobody becomes another by the choice of an id.
+        """
+        name = self.user_id or self.service_account_id
+        kind = self.principal_type or (PrincipalType.USER if self.user_id else PrincipalType.SERVICE_ACCOUNT)
+        return f"{kind}:{name}" if name else (self.principal_type or "anonymous")
+
+    @property
+    def agent_name(self) -> str | None:
+        """The name of the agent that acts, None when no agent does."""
+        return self.service_account_id if self.principal_type is PrincipalType.AGENT else None
+
+
+def agent_principal(account_id: str, name: str) -> Principal:
+    """An agent as a caller."""
+    return Principal(principal_type=PrincipalType.AGENT, service_account_id=name, account_id=account_id)

@@ -241,6 +241,9 @@ async def _allowed(
         if task_id is not None:
             await _refuse_deleted(session, principal, task_id)
         task_id = None
+        if principal.agent_name is not None:
+            # Nobody owns it, so that one agent would write into another's memory: an agent has its tasks'.
+            raise NotFound(f"task {thread_id!r} not found")
     await require_owned(session, resources.authz, principal, operation, (task_id, owner))
     return Thread(principal.account_id, thread_id, task_id)
 

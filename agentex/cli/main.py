@@ -67,6 +67,52 @@ def check(
     _print_and_leave(lines, 0 if report.ok else NOT_WELL)
 
 
+keys = typer.Typer(help="API keys, for AGENTEX_AUTH=api_keys and agents.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+
+@keys.command("create")
+def create_key(
+    *,
+    admin: Annotated[bool, typer.Option("--admin", help="A service account that may do everything.")] = False,
+    agent: Annotated[str | None, typer.Option(help="The agent of this name: its AGENT_API_KEY.")] = None,
+    user: Annotated[str | None, typer.Option(help="The user of this id.")] = None,
+    service_account: Annotated[str | None, typer.Option(help="The service account of this id.")] = None,
+    role: Annotated[
+        str | None, typer.Option(help="admin, operator, editor or viewer; none: a guest.")
+    ] = None,
+    account: Annotated[str, typer.Option(help="The account (tenant) that it belongs to.")] = "default",
+    name: Annotated[str, typer.Option(help="What the key is called in lists.")] = "from the command line",
+    scope: Annotated[
+        list[str] | None, typer.Option(help="Limits the key, e.g. task.read; repeatable.")
+    ] = None,
+    expires_days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Ends after so many days.")
+    ] = None,
+) -> None:
+    """Make a key and print it: once, for only its hash is kept. Straight in AGENTEX_DATABASE_URL.
+
+    The first key of all is made so: `agentex keys create --admin`.
+    """
+    settings = _settings()
+    from agentex.auth.rules import Role
+    from agentex.cli.keys import Holder, Limits, create
+    from agentex.errors import AgentexError
+
+    if role is not None and role not in set(Role) - {Role.AGENT}:
+        raise typer.BadParameter(
+            f"{role!r} is no role: give admin, operator, editor or viewer", param_hint="role"
+        )
+    if admin:
+        role, service_account = Role.ADMIN, service_account if agent or user else service_account or "admin"
+    holder = Holder(account, Role(role) if role else None, agent, user, service_account)
+    try:
+        print(create(settings, holder, name, Limits(scope, expires_days)))
+    except AgentexError as error:
+        typer.echo(error.message, err=True)
+        raise typer.Exit(WRONG_SETTING) from None
+
+
 @app.command()
 def dev(
     data_dir: Annotated[Path, typer.Option(help="Data and logs of the stack.")] = Path(".agentex"),

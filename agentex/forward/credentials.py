@@ -16,13 +16,14 @@ from urllib.parse import parse_qs
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.agent_api_keys.credentials import hash_key, unseal
 from agentex.agent_api_keys.models import AgentApiKey, ApiKeyType
 from agentex.agents.models import Agent
+from agentex.auth.keys import hash_key
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject
 from agentex.errors import BadRequest, Unauthorized
 from agentex.forward.signatures import SLACK_WINDOW_SECONDS, is_recent, signed_by_github, signed_by_slack
+from agentex.sealing import unseal
 from agentex.settings import Settings
 
 API_KEY_HEADER = "x-agent-api-key"

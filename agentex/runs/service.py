@@ -13,7 +13,8 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
-from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require, type_ref
+from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require
+from agentex.auth.lists import seen_by
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject, after_commit, rows
 from agentex.errors import BadRequest, NotFound
@@ -91,8 +92,8 @@ async def list_page(
 
     A page filtered by status or cause may be short, or empty, and yet have a cursor: it looks at WALK_ROWS.
     """
-    await require(resources.authz, session, principal, Operation.READ, type_ref(ResourceType.RUN, principal))
-    bounds = _bounds(principal, wanted)
+    seen = await resources.authz.visible(session, principal, ResourceType.RUN)
+    bounds = [*_bounds(principal, wanted), seen_by(seen, id="runs.id", agent_id="runs.agent_id")]
     if cursor is not None:
         bounds.append(after_cursor(cursor, col(Run.due_at), col(Run.id)))
     walk = select(Run).where(*bounds).order_by(*_NEWEST_FIRST)

@@ -109,28 +109,33 @@ async def read_one(session: AsyncSession, schedule_id: UUID, now: datetime, live
     return (await _read(session, [schedule_id], now, live))[0]
 
 
+@dataclass(frozen=True)
+class PagePart:
+    """Which part of a list: so many behind a cursor, of those that the caller may see."""
+
+    limit: int
+    cursor: str | None
+    seen: ColumnElement[bool]
+
+
 async def read_page(
-    session: AsyncSession,
-    agent_id: UUID,
-    wanted: ScheduleFilter,
-    *,
-    limit: int,
-    cursor: str | None,
-    live: Live | None,
+    session: AsyncSession, agent_id: UUID, wanted: ScheduleFilter, part: PagePart, live: Live | None
 ) -> ScheduleList:
     """An agent's schedules, newest first, by keyset; the total counts all that the filter lets through."""
-    mine = and_(col(Schedule.agent_id) == agent_id, col(Schedule.deleted_at).is_(None), *_passes(wanted))
+    mine = and_(
+        col(Schedule.agent_id) == agent_id, col(Schedule.deleted_at).is_(None), part.seen, *_passes(wanted)
+    )
     statement = select(Schedule.id, Schedule.created_at).where(mine)
-    if cursor is not None:
-        statement = statement.where(after_cursor(cursor, col(Schedule.created_at), col(Schedule.id)))
+    if part.cursor is not None:
+        statement = statement.where(after_cursor(part.cursor, col(Schedule.created_at), col(Schedule.id)))
     order = (col(Schedule.created_at).desc(), col(Schedule.id).desc())
-    found = (await session.exec(statement.order_by(*order).limit(limit + 1))).all()
-    page = found[:limit]
+    found = (await session.exec(statement.order_by(*order).limit(part.limit + 1))).all()
+    page = found[: part.limit]
     total = (await session.exec(select(func.count()).select_from(Schedule).where(mine))).one()
     return ScheduleList(
         run_schedules=await _read(session, [row[0] for row in page], datetime.now(UTC), live),
         total=total,
-        next_cursor=encode_cursor(page[-1][1], page[-1][0]) if len(found) > limit else None,
+        next_cursor=encode_cursor(page[-1][1], page[-1][0]) if len(found) > part.limit else None,
     )
 
 

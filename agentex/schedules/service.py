@@ -18,7 +18,8 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from agentex.agents import service as agents
 from agentex.agents.models import Deleted
-from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require, type_ref
+from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require
+from agentex.auth.lists import seen_by
 from agentex.auth.principal import Principal
 from agentex.cadence.interval import IntervalCadence
 from agentex.clocks.service import OwnClock
@@ -51,7 +52,7 @@ from agentex.schedules.models import (
     ScheduleTriggered,
     ScheduleUpdate,
 )
-from agentex.schedules.reads import Live, ScheduleFilter, cadence_of, read_one, read_page
+from agentex.schedules.reads import Live, PagePart, ScheduleFilter, cadence_of, read_one, read_page
 from agentex.schedules.settle import attach, detach, settle
 
 UNIQUE_NAME = "uq_agent_run_schedules_agent_id_name"
@@ -126,10 +127,11 @@ async def list_page(
 ) -> ScheduleList:
     """An agent's schedules; next_action_times only with include_live."""
     agent = await agents.get(session, resources.authz, principal, agent_id)
-    any_schedule = type_ref(ResourceType.SCHEDULE, principal)
-    await require(resources.authz, session, principal, Operation.READ, any_schedule)
-    shown = live(resources) if include_live else None
-    return await read_page(session, agent.id, wanted, limit=limit, cursor=cursor, live=shown)
+    seen = await resources.authz.visible(session, principal, ResourceType.SCHEDULE)
+    part = PagePart(
+        limit, cursor, seen_by(seen, id="agent_run_schedules.id", agent_id="agent_run_schedules.agent_id")
+    )
+    return await read_page(session, agent.id, wanted, part, live(resources) if include_live else None)
 
 
 async def update(

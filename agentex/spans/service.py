@@ -11,7 +11,8 @@ from sqlalchemy import func
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Operation
+from agentex.auth.authorize import Operation, ResourceType
+from agentex.auth.lists import seen_through_tasks
 from agentex.auth.principal import Principal
 from agentex.auth.tasks import require_owned, require_task, task_owner
 from agentex.database import rows
@@ -162,7 +163,8 @@ async def list_page(
     """Spans of a task, a trace or the account by their start; pages count from 1."""
     statement = select(Span).where(col(Span.account_id) == principal.account_id)
     if wanted.task_id is None:
-        await require_owned(session, resources.authz, principal, Operation.READ, (None, None))
+        seen = await resources.authz.visible(session, principal, ResourceType.TASK)
+        statement = statement.where(seen_through_tasks(seen, "spans.task_id", owner="spans.owner"))
     else:
         await require_task(session, resources.authz, principal, Operation.READ, wanted.task_id)
         statement = statement.where(col(Span.task_id) == wanted.task_id)

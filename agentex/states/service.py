@@ -13,7 +13,8 @@ from sqlalchemy import RowMapping
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Operation, ResourceType, require, type_ref
+from agentex.auth.authorize import Operation, ResourceType, require
+from agentex.auth.lists import seen_through_tasks
 from agentex.auth.principal import Principal
 from agentex.auth.tasks import require_task, task_not_found, task_ref
 from agentex.database import JsonObject, rows
@@ -71,13 +72,12 @@ async def list_page(
     session: AsyncSession, resources: Resources, principal: Principal, wanted: StateFilter, part: ListOptions
 ) -> list[State]:
     """States of the account; of one task, for those who may read that."""
+    statement = select(State).where(col(State.account_id) == principal.account_id)
     if wanted.task_id is None:
-        tasks = type_ref(ResourceType.TASK, principal)
-        await require(resources.authz, session, principal, Operation.READ, tasks)
+        seen = await resources.authz.visible(session, principal, ResourceType.TASK)
+        statement = statement.where(seen_through_tasks(seen, "states.task_id"))
     else:
         await require_task(session, resources.authz, principal, Operation.READ, wanted.task_id)
-    statement = select(State).where(col(State.account_id) == principal.account_id)
-    if wanted.task_id is not None:
         statement = statement.where(col(State.task_id) == wanted.task_id)
     if wanted.agent_id is not None:
         statement = statement.where(col(State.agent_id) == wanted.agent_id)

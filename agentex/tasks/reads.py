@@ -20,7 +20,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from agentex.agents.models import Agent, AgentRead
-from agentex.auth.authorize import AuthProvider, Operation, ResourceType, require, type_ref
+from agentex.auth.authorize import AuthProvider, ResourceType
+from agentex.auth.lists import seen_by
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject
 from agentex.tasks.models import Task, TaskListed, TaskStatus
@@ -57,9 +58,10 @@ async def list_page(
     session: AsyncSession, authz: AuthProvider, principal: Principal, wanted: TaskFilter, page: TaskPage
 ) -> list[Task]:
     """Tasks of the caller's account; what is equal in the order goes by id."""
-    await require(authz, session, principal, Operation.READ, type_ref(ResourceType.TASK, principal))
+    seen = await authz.visible(session, principal, ResourceType.TASK)
     conditions = [
         col(Task.account_id) == principal.account_id,
+        seen_by(seen, id="tasks.id", owner="tasks.owner", agent_id="tasks.agent_id"),
         *await _conditions(session, principal, wanted),
     ]
     every = select(Task).where(*conditions)

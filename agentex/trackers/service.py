@@ -9,9 +9,10 @@ from uuid import UUID
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Operation
+from agentex.auth.authorize import Operation, ResourceType
+from agentex.auth.lists import seen_through_tasks
 from agentex.auth.principal import Principal
-from agentex.auth.tasks import require_owned, require_task
+from agentex.auth.tasks import require_task
 from agentex.database import rows
 from agentex.errors import BadRequest, NotFound
 from agentex.ids import parse_id
@@ -62,7 +63,8 @@ async def list_page(
     """Trackers of the caller's account in the order of their making; pages count from 1."""
     statement = select(Tracker).where(col(Tracker.account_id) == principal.account_id)
     if wanted.task_id is None:
-        await require_owned(session, resources.authz, principal, Operation.READ, (None, None))
+        seen = await resources.authz.visible(session, principal, ResourceType.TASK)
+        statement = statement.where(seen_through_tasks(seen, "trackers.task_id"))
     else:
         await require_task(session, resources.authz, principal, Operation.READ, wanted.task_id)
         statement = statement.where(col(Tracker.task_id) == wanted.task_id)

@@ -7,7 +7,16 @@ from itertools import product
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceType
+from agentex.auth.authorize import (
+    EVERYTHING as ALL_ROWS,
+)
+from agentex.auth.authorize import (
+    Decision,
+    Operation,
+    ResourceRef,
+    ResourceType,
+    Visible,
+)
 from agentex.auth.principal import DEFAULT_ACCOUNT, Principal, PrincipalType
 from agentex.errors import AuthorizerUnavailable
 
@@ -49,3 +58,12 @@ class ScriptedAuthz:
             return Decision(allowed=False, rule="another account")
         denied = (operation, resource.type) in self.deny
         return Decision(allowed=not denied, rule="scripted")
+
+    async def visible(self, session: AsyncSession, principal: Principal, kind: ResourceType) -> Visible:
+        """All of the account unless reading is denied."""
+        self.asked.append((Operation.READ, kind))
+        if self.while_asked is not None:
+            await self.while_asked(session)
+        if self.unavailable:
+            raise AuthorizerUnavailable
+        return Visible(()) if (Operation.READ, kind) in self.deny else ALL_ROWS

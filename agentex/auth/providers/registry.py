@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from agentex.auth.authorize import AuthProvider
+from agentex.auth.providers.api_keys import ApiKeysProvider
 from agentex.auth.providers.none import NoneProvider
-from agentex.settings import Settings
+from agentex.database import Database
+from agentex.settings import Auth, Settings
 
-PROVIDERS = {"none": NoneProvider}
+PROVIDERS: Mapping[Auth, Callable[[Settings, Database], AuthProvider]] = {
+    Auth.NONE: NoneProvider,
+    Auth.API_KEYS: ApiKeysProvider,
+}
 
 
-def open_provider(settings: Settings) -> AuthProvider:
+def open_provider(settings: Settings, db: Database) -> AuthProvider:
     """The provider that the settings name."""
-    return PROVIDERS[settings.auth]()
+    return PROVIDERS[settings.auth](settings, db)

@@ -8,9 +8,10 @@ from hashlib import sha256
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from agentex.agent_api_keys.credentials import credential, seal, unseal
+from agentex.agent_api_keys.credentials import credential
 from agentex.agent_api_keys.models import ApiKeyType
 from agentex.errors import BadRequest, SecretUnreadable
+from agentex.sealing import seal, unseal
 from agentex.settings import Settings
 
 OLD, NEW = (base64.b64encode(bytes([number]) * 32).decode() for number in (251, 252))
