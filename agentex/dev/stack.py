@@ -32,7 +32,7 @@ from agentex.dev.supervisor import Child, Ending, StopRequested, Supervisor
 from agentex.dev.temporal import EmbeddedTemporal
 from agentex.dev.terminal import complain, say
 from agentex.dev.warden import Warden
-from agentex.settings import Settings
+from agentex.settings import LOCAL_NETWORKS, Settings
 
 _READY_SECONDS = 60
 # A Postgres of the caller's own should be up before, or come up together with the stack.
@@ -91,6 +91,8 @@ class Stack:
         self._environment.setdefault("ENABLE_AGENT_RUN_SCHEDULES", "true")
         # In a container as well: what this stack serves runs beside it.
         self._environment.setdefault("AGENTEX_AGENT_HOST_REWRITES", "host.docker.internal=127.0.0.1")
+        # With every provider: the demo agents run on this machine.
+        self._environment.setdefault("AGENTEX_AGENT_NETWORKS", LOCAL_NETWORKS)
         self._environment["PYTHONUNBUFFERED"] = "1"
         self._api = Place(settings.host, settings.port)
         self._worker = Place("127.0.0.1", settings.worker_port)
