@@ -146,7 +146,9 @@ class AcpClient:
             host = self.url(acp_url).raw_host
         except AgentUnreachable as failure:
             return failure.message
-        return self._guard.refusal_of_host(host) if self._guard and host else None
+        why = self._guard.refusal_of_host(host) if self._guard and host else None
+        # Of the host that was given: what it is rewritten to is ours alone.
+        return f"{base_url(acp_url).raw_host} is {why}; {ALLOWED}" if why else None
 
     async def health(self, acp_url: str, timeout_seconds: float) -> HttpAnswer:
         """What the agent answers to GET /healthz, whatever that means; raises AgentCallFailed's classes."""
@@ -254,7 +256,7 @@ class AcpClient:
                     limit=0,
                     keepalive_timeout=self._idle_seconds,
                     ttl_dns_cache=DNS_CACHE_SECONDS,
-                    resolver=GuardedResolver(guard) if guard else None,
+                    resolver=GuardedResolver(guard),
                     socket_factory=guard.open_socket if guard else None,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -119,23 +119,22 @@ class Guard:
         return None if special is None or self._allows(address, special) else special.what
 
     def refusal_of_host(self, host: str) -> str | None:
-        """The same for a URL's host, in words for whoever wrote it; names are not resolved: None."""
+        """The same for a URL's host; names are not resolved: None."""
         address = literal(host)
-        if address is None:
-            return None
-        why = self.refusal(address)
-        if why is None:
-            return None
-        meaning = "" if isinstance(address, IPv6Address) or host == str(address) else f" means {address} and"
-        return f"{host}{meaning} is {why}; {ALLOWED}"
+        return None if address is None else self.refusal(address)
+
+    def refusal_of_answer(self, answer: str) -> str | None:
+        """The same for what a resolver has answered, or a literal as it is dialled: never a name."""
+        address = _numeric(answer)
+        return "no IP address" if address is None else self.refusal(address)
 
     def open_socket(self, info: _AddrInfo) -> socket.socket:
         """A socket for the address that is to be dialled with it; raises AddressRefusedError for others."""
         family, kind, protocol, _, where = info
-        address = _numeric(str(where[0]))
-        why = "no address" if address is None else self.refusal(address)
+        address = str(where[0])
+        why = self.refusal_of_answer(address)
         if why is not None:
-            _log_refused(str(where[0]), [f"{where[0]} is {why}"])
+            _log_refused(address, [f"{address} is {why}"])
             raise AddressRefusedError(why)
         return socket.socket(family, kind, protocol)
 
@@ -147,31 +146,35 @@ class Guard:
 
 
 class GuardedResolver(aiohttp.ThreadedResolver):
-    """The system's resolver without the addresses that are refused; raises AddressRefusedError if none is left."""
+    """The system's resolver without the addresses that are refused; None refuses none."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard | None) -> None:
         super().__init__()
         self._guard = guard
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Of the name's addresses those that may be dialled, in their order."""
-        answers = await super().resolve(host, port, family)
-        refused: list[str] = []
-        allowed: list[ResolveResult] = []
-        for answer in answers:
-            address = _numeric(answer["host"])
-            why = "no address" if address is None else self._guard.refusal(address)
-            if why is None:
-                allowed.append(answer)
-            else:
-                refused.append(f"{answer['host']} is {why}")
-        if refused:
-            _log_refused(host, refused)
-        if refused and not allowed:
-            raise AddressRefusedError("it has no address that agents may have")
-        return allowed
+        """Of the name's addresses those that may be dialled, in their order.
+
+        Raises AddressRefusedError if none is left of some, OSError for a name without an address.
+        """
+        try:
+            answers = await super().resolve(host, port, family)
+        except UnicodeError as error:
+            # Python's own, before it asks: an empty label, or one of more than 63 characters.
+            raise OSError("no host name") from error
+        return answers if self._guard is None else _allowed(self._guard, host, answers)
+
+
+def _allowed(guard: Guard, host: str, answers: list[ResolveResult]) -> list[ResolveResult]:
+    found = [(answer, guard.refusal_of_answer(answer["host"])) for answer in answers]
+    refused = [f"{answer['host']} is {why}" for answer, why in found if why is not None]
+    if refused:
+        _log_refused(host, refused)
+    if len(refused) == len(found) > 0:
+        raise AddressRefusedError("the name has no address that agents may have")
+    return [answer for answer, why in found if why is None]
 
 
 def guard_of(settings: Settings) -> Guard | None:
