@@ -16,6 +16,7 @@ AgentexError                     500  internal
 │   └── SecretUnreadable         503  secret-unreadable   AGENTEX_SECRET_KEY is not the one it was kept with
 └── AgentCallFailed              502  what an agent did to a call (wire: design.md §4, table)
     ├── AgentUnreachable         502  agent-unreachable   certainly not begun; retryable
+    │   └── AgentAddressRefused  502  agent-address-refused  agents may not live there
     ├── AgentError               502  agent-error         answered 5xx, 408 or a JSON-RPC server error
     ├── AgentRejected            502  agent-rejected      answered another 4xx or -32600…-32602
     │   └── AgentMethodUnknown   502  agent-rejected      -32601: it has no such method
@@ -148,6 +149,15 @@ class AgentUnreachable(AgentCallFailed):
     def __init__(self, message: str | None = None, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class AgentAddressRefused(AgentUnreachable):
+    """The agent's address is not called: agents may not live there (AGENTEX_AGENT_NETWORKS).
+
+    Retryable as any that was not begun: a name may get another address, and the agent may register another.
+    """
+
+    code = "agent-address-refused"
 
 
 class AgentError(AgentCallFailed):

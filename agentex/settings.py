@@ -11,6 +11,7 @@ import ssl
 from enum import StrEnum
 from functools import cached_property
 from importlib.util import find_spec
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -50,6 +51,11 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]")
 # How a container is known from inside: Docker, Podman, Kubernetes.
 _CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))
 _KUBERNETES = "KUBERNETES_SERVICE_HOST"
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+# A machine of one's own, and what stands beside it: loopback, RFC 1918 and RFC 4193.
+LOCAL_NETWORKS = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 
 
 # What Fernet takes.
@@ -98,6 +104,15 @@ def in_container() -> bool:
 def default_host_rewrites() -> dict[str, str]:
     """What AGENTEX_AGENT_HOST_REWRITES is unless it is set."""
     return {} if in_container() else {"host.docker.internal": "127.0.0.1"}
+
+
+def _networks(value: str) -> tuple[Network, ...]:
+    return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+
+
+def default_agent_networks(auth: str) -> tuple[Network, ...]:
+    """What AGENTEX_AGENT_NETWORKS is unless it is set: where all may register, it is one's own machine."""
+    return _networks(LOCAL_NETWORKS) if auth == "none" else ()
 
 
 class Settings(BaseSettings):
@@ -227,6 +242,9 @@ class Settings(BaseSettings):
     # started by their own command line register that name, which a process on the machine itself cannot
     # resolve; in a container it is right as it is, so there the default is none. Empty turns it off.
     agent_host_rewrites: Annotated[dict[str, str], NoDecode] = Field(default_factory=default_host_rewrites)
+    # Where agents may live besides the public internet, e.g. "10.0.0.0/8,fd12:3456::/32"; "*" is everywhere,
+    # empty nowhere else. Unset, it goes by the provider: see default_agent_networks.
+    agent_networks: Annotated[Literal["*"] | tuple[Network, ...] | None, NoDecode] = None
     # How often each agent's /healthz is asked; 0 never. A probe costs some 1 ms here and at the agent.
     agent_health_interval_seconds: Annotated[float, Field(ge=0)] = 30
     # An agent that works on something else for longer than this would be late for its deliveries, too.
@@ -252,6 +270,19 @@ class Settings(BaseSettings):
                     "such as host.docker.internal=127.0.0.1"
                 )
         return {host.strip().lower(): instead.strip().strip("[]") for host, _, instead in pairs}
+
+    @field_validator("agent_networks", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        if not isinstance(value, str) or value.strip() == "*":
+            return value.strip() if isinstance(value, str) else value
+        try:
+            return _networks(value)
+        except ValueError as error:
+            raise ValueError(
+                f"AGENTEX_AGENT_NETWORKS is {value!r}; it takes networks such as 10.0.0.0/8,fd12:3456::/32, "
+                f"or * for everywhere ({error})"
+            ) from None
 
     @field_validator("enable_agent_run_schedules", mode="before")
     @classmethod
@@ -378,6 +409,13 @@ class Settings(BaseSettings):
     def temporal_uses_tls(self) -> bool:
         """Whether Temporal is spoken to over TLS: asked for, or needed by another setting."""
         return bool(self.temporal_tls) or any(getattr(self, name) is not None for name in _TLS_SETTINGS)
+
+    @property
+    def allowed_agent_networks(self) -> tuple[Network, ...] | None:
+        """Where agents may live besides the public internet; None for everywhere."""
+        if self.agent_networks == "*":
+            return None
+        return default_agent_networks(self.auth) if self.agent_networks is None else self.agent_networks
 
     @cached_property
     def async_database_url(self) -> str:

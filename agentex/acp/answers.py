@@ -47,9 +47,11 @@ def base_url(acp_url: str) -> URL:
     """
     try:
         url = URL(acp_url)
+        # Reading the host decodes it, e.g. fails for xn--.
+        is_one = url.scheme in ("http", "https") and bool(url.host)
     except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
+        url, is_one = URL(), False
+    if not is_one:
         raise AgentUnreachable("the agent's acp_url is not an http or https address with a host")
     return url
 

@@ -8,6 +8,8 @@ Which side of the line a transport failure is on:
 
 ClientConnectorError (refused, DNS, TLS)   raised while a connection is made, so not a byte was sent
 ConnectionTimeoutError                     the same, by our own limit on connecting
+AddressRefusedError, within the first      our guard, which every new connection passes (acp/guard.py)
+InvalidURL                                 a host that aiohttp does not dial, e.g. 127.1
 everything else                            a connection was there and bytes may have left: OutcomeUnknown;
                                            but a peer that answers something else than HTTP, or a broken
                                            content encoding, has answered: AgentProtocolError
@@ -29,9 +31,16 @@ from pydantic_core import to_json
 from yarl import URL
 
 from agentex.acp.answers import about, base_url, http_failure, last_updates_of, result_of, updates_of
+from agentex.acp.guard import ALLOWED, AddressRefusedError, GuardedResolver, guard_of
 from agentex.acp.headers import ACCEPT_JSON, ACCEPT_STREAM, USER_AGENT, request_headers
 from agentex.acp.messages import AcpCall, Json, StreamUpdate
-from agentex.errors import AgentCallFailed, AgentProtocolError, AgentUnreachable, OutcomeUnknown
+from agentex.errors import (
+    AgentAddressRefused,
+    AgentCallFailed,
+    AgentProtocolError,
+    AgentUnreachable,
+    OutcomeUnknown,
+)
 from agentex.settings import Settings
 
 # An agent that moves is found again within this; a page of 200 still resolves once.
@@ -108,6 +117,7 @@ class AcpClient:
         self._idle_seconds = settings.agent_idle_connection_seconds
         self._max_answer_bytes = settings.agent_max_answer_bytes
         self._host_rewrites = tuple(settings.agent_host_rewrites.items())
+        self._guard = guard_of(settings)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> AcpClient:
@@ -129,6 +139,16 @@ class AcpClient:
         Ours is a path behind it, e.g. `client.url(acp_url) / "api"`. Raises AgentUnreachable for no address.
         """
         return _called_url(acp_url, self._host_rewrites)
+
+    def refusal(self, acp_url: str) -> str | None:
+        """Why an address is not called, as far as it shows without resolving its name; None otherwise."""
+        try:
+            host = self.url(acp_url).raw_host
+        except AgentUnreachable as failure:
+            return failure.message
+        why = self._guard.refusal_of_host(host) if self._guard and host else None
+        # Of the host that was given: what it is rewritten to is ours alone.
+        return f"{base_url(acp_url).raw_host} is {why}; {ALLOWED}" if why else None
 
     async def health(self, acp_url: str, timeout_seconds: float) -> HttpAnswer:
         """What the agent answers to GET /healthz, whatever that means; raises AgentCallFailed's classes."""
@@ -230,9 +250,14 @@ class AcpClient:
     def _open_session(self) -> aiohttp.ClientSession:
         # Not in __init__: aiohttp needs the running loop.
         if self._session is None:
+            guard = self._guard
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=0, keepalive_timeout=self._idle_seconds, ttl_dns_cache=DNS_CACHE_SECONDS
+                    limit=0,
+                    keepalive_timeout=self._idle_seconds,
+                    ttl_dns_cache=DNS_CACHE_SECONDS,
+                    resolver=GuardedResolver(guard),
+                    socket_factory=guard.open_socket if guard else None,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
@@ -330,6 +355,10 @@ def _request_body(call: AcpCall) -> bytes:
 
 
 def _transport_failure(call: AcpCall, error: Exception) -> AgentCallFailed:
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, AddressRefusedError):
+        return AgentAddressRefused(about(call, f"its address is refused: {ALLOWED}"))
+    if isinstance(error, aiohttp.InvalidURL):
+        return AgentAddressRefused(about(call, "its host is neither a name nor an IP address in full"))
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return AgentUnreachable(about(call, "no connection within the time limit"))
     if isinstance(error, aiohttp.ClientConnectorDNSError):

@@ -31,7 +31,7 @@ from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, Resourc
 from agentex.auth.lists import seen_by
 from agentex.auth.principal import Principal
 from agentex.database import Database, JsonColumn, JsonObject, rows, violates
-from agentex.errors import AgentNotDeployed, AlreadyExists, NotFound
+from agentex.errors import AgentNotDeployed, AlreadyExists, InvalidInput, NotFound
 from agentex.ids import new_id, parse_id
 from agentex.resources import RegisteredProcess, Resources
 
@@ -75,12 +75,16 @@ def address(agent: Agent) -> str:
 async def register(resources: Resources, principal: Principal, body: AgentRegister) -> Agent:
     """Make the agent, or bring the one of this id, else of this name, up to date.
 
-    Raises AlreadyExists when the agent of that id wants a name that another one has.
+    Raises AlreadyExists when the agent of that id wants a name that another one has, InvalidInput for an
+    address where no agent may live. What a name resolves to is looked at when the agent is called.
     """
     while True:
         async with resources.db.read() as session:
             known = await _registered(session, principal, body)
             await _require_register(session, resources, principal, known)
+        refusal = resources.acp.refusal(body.acp_url)
+        if refusal is not None:
+            raise InvalidInput("acp_url", refusal)
         said = _said(body)
         async with resources.db.begin() as session:
             if known and await _stands_aside(session, resources, known, body):

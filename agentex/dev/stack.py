@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,7 +32,7 @@ from agentex.dev.supervisor import Child, Ending, StopRequested, Supervisor
 from agentex.dev.temporal import EmbeddedTemporal
 from agentex.dev.terminal import complain, say
 from agentex.dev.warden import Warden
-from agentex.settings import Settings
+from agentex.settings import LOCAL_NETWORKS, Settings
 
 _READY_SECONDS = 60
 # A Postgres of the caller's own should be up before, or come up together with the stack.
@@ -77,6 +77,19 @@ def run(options: Options) -> int:
     return 1
 
 
+def stack_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """What all parts get: the environment, and what is different on a machine of one's own."""
+    return {
+        "ENABLE_AGENT_RUN_SCHEDULES": "true",
+        # In a container as well: what this stack serves runs beside it.
+        "AGENTEX_AGENT_HOST_REWRITES": "host.docker.internal=127.0.0.1",
+        # With every provider: the demo agents run on this machine.
+        "AGENTEX_AGENT_NETWORKS": LOCAL_NETWORKS,
+        **given,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
 class Stack:
     """One start of the dev stack."""
 
@@ -87,11 +100,7 @@ class Stack:
         self.logs = data_directory / "logs"
         self._options = options
         self._supervisor = supervisor
-        self._environment = dict(os.environ)
-        self._environment.setdefault("ENABLE_AGENT_RUN_SCHEDULES", "true")
-        # In a container as well: what this stack serves runs beside it.
-        self._environment.setdefault("AGENTEX_AGENT_HOST_REWRITES", "host.docker.internal=127.0.0.1")
-        self._environment["PYTHONUNBUFFERED"] = "1"
+        self._environment = stack_environment(os.environ)
         self._api = Place(settings.host, settings.port)
         self._worker = Place("127.0.0.1", settings.worker_port)
         self._postgres: EmbeddedPostgres | None = None

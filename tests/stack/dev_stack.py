@@ -48,6 +48,7 @@ class DevStack:
             "AGENTEX_REDIS_URL": None,
             "ENABLE_AGENT_RUN_SCHEDULES": None,
             "AGENTEX_AGENT_HOST_REWRITES": None,
+            "AGENTEX_AGENT_NETWORKS": None,
             **(environment or {}),
         }
         command = [*(program or agentex("dev")), "--data-dir", str(data_directory), *options]

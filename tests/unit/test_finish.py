@@ -10,6 +10,7 @@ import pytest
 
 from agentex.auth.principal import Principal
 from agentex.errors import (
+    AgentAddressRefused,
     AgentCallFailed,
     AgentError,
     AgentProtocolError,
@@ -79,6 +80,7 @@ def failed(error: str, reason: RunReason) -> Outcome:
     [
         (AgentUnreachable("refused"), True, DEFINITION, again("refused", 1)),
         (AgentUnreachable("refused"), False, DEFINITION, again("refused", 1)),
+        (AgentAddressRefused("refused"), True, DEFINITION, again("refused", 1)),
         (AgentUnreachable("503", retry_after_seconds=7), False, DEFINITION, again("503", 7)),
         (AgentUnreachable("429", retry_after_seconds=0), False, DEFINITION, again("429", 1)),
         (AgentError("500"), True, DEFINITION, again("500", 1, RunReason.AGENT_ERROR)),
@@ -104,6 +106,7 @@ def test_what_is_sent_again(
     ("failure", "reason"),
     [
         (AgentUnreachable("refused"), RunReason.AGENT_UNREACHABLE),
+        (AgentAddressRefused("refused"), RunReason.AGENT_UNREACHABLE),
         (AgentError("500"), RunReason.AGENT_ERROR),
         (OutcomeUnknown("silence"), RunReason.OUTCOME_UNKNOWN),
     ],

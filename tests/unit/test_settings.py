@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from agentex import settings as settings_module
-from agentex.settings import Settings, WorkerQueue
+from agentex.settings import Settings, WorkerQueue, default_agent_networks
 
 FLAG = "ENABLE_AGENT_RUN_SCHEDULES"
 
@@ -124,6 +124,53 @@ def test_a_rewrite_that_is_none_is_an_error_that_says_the_form(
         Settings()
     form = "HOST=HOST, comma-separated and without ports, such as host.docker.internal=127.0.0.1"
     assert [error["msg"] for error in caught.value.errors()] == [f"Value error, {value!r} is not {form}"]
+
+
+NETWORKS = "AGENTEX_AGENT_NETWORKS"
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [
+        ("10.0.0.0/8", ["10.0.0.0/8"]),
+        (" 10.1.0.0/16 , fd12:3456::/32,127.0.0.1,", ["10.1.0.0/16", "fd12:3456::/32", "127.0.0.1/32"]),
+        ("", []),
+        ("*", None),
+        (" * ", None),
+    ],
+)
+def test_agents_may_live_in_the_networks_that_are_told(
+    monkeypatch: pytest.MonkeyPatch, value: str, allowed: list[str] | None
+) -> None:
+    monkeypatch.setenv(NETWORKS, value)
+    found = Settings().allowed_agent_networks
+    assert (None if found is None else [str(network) for network in found]) == allowed
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["local", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/8 127.0.0.0/8", "10.*", "*,10.0.0.0/8", "::1%lo/64"],
+)
+def test_a_network_that_is_none_stops_the_start_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv(NETWORKS, value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    (error,) = caught.value.errors()
+    form = "it takes networks such as 10.0.0.0/8,fd12:3456::/32, or * for everywhere ("
+    assert error["msg"].startswith(f"Value error, {NETWORKS} is {value!r}; {form}")
+
+
+def test_unset_the_networks_are_local_only_where_nobody_is_asked_who_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(NETWORKS, raising=False)
+    local = ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+    assert [str(network) for network in Settings().allowed_agent_networks or ()] == local
+    for auth in ("api_keys", "oidc", "remote"):
+        assert default_agent_networks(auth) == ()
+        assert Settings().model_copy(update={"auth": auth}).allowed_agent_networks == ()
 
 
 @pytest.mark.parametrize("known_by", ["nothing", "a file", "Kubernetes"])
