@@ -280,6 +280,7 @@ def make_engine(settings: Settings, server_settings: dict[str, str], **options: 
         # Parameters are prompts and inputs; an error's text ends in the log.
         hide_parameters=True,
         connect_args={
+            **settings.database_connect_arguments,
             "timeout": settings.database_connect_timeout_seconds,
             "command_timeout": settings.database_statement_timeout_seconds,
             "server_settings": {
@@ -372,6 +373,7 @@ def alembic_config(settings: Settings) -> Config:
     config = Config(folder / "alembic.ini")
     config.set_main_option("script_location", str(folder / "migrations").replace("%", "%%"))
     config.attributes["url"] = settings.async_database_url
+    config.attributes["connect_args"] = settings.database_connect_arguments
     return config
 
 
