@@ -6,8 +6,8 @@ set          false                         plain          plain and sealed, so t
 set          true                          sealed, also   plain and sealed, so that it can be turned on
                                            failures
 
-A sealed payload is what Temporal's samples have: encoding `binary/encrypted`, the id of the key beside it, and
-as data a nonce of 12 bytes with the sealed Payload message behind it.
+A sealed payload is what Temporal's samples have: encoding `binary/encrypted`, the id of the key beside it,
+and as data a nonce of 12 bytes with the sealed Payload message behind it.
 """
 
 from __future__ import annotations

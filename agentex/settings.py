@@ -344,8 +344,8 @@ class Settings(BaseSettings):
     def _has_what_seals(self) -> Self:
         if self.temporal_encryption and self.secret_key is None:
             raise ValueError(
-                "AGENTEX_TEMPORAL_ENCRYPTION is true, which needs AGENTEX_SECRET_KEY: its key is derived from "
-                "that; make one with `openssl rand -base64 32`"
+                "AGENTEX_TEMPORAL_ENCRYPTION is true, which needs AGENTEX_SECRET_KEY, of which its key "
+                "is derived; make one with `openssl rand -base64 32`"
             )
         return self
 
