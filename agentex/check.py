@@ -26,7 +26,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from agentex import database_tls
 from agentex.clocks.service import OwnClock, own_clocks
 from agentex.clocks.temporal import list_ids
-from agentex.database import Database, alembic_config, rows
+from agentex.database import Database, alembic_config, rows, tls_protocol
 from agentex.database_tls import SslMode
 from agentex.ids import clock_schedule_id
 from agentex.readiness import Readiness
@@ -41,10 +41,6 @@ POLLED_WITHIN = timedelta(minutes=2)
 NAMED_AT_MOST = 5
 LOOKED_UP_AT_MOST = 100
 SEARCH_ATTRIBUTE = "TemporalScheduledStartTime"
-_SERVER = """
-    SELECT current_setting('server_version_num')::int AS version,
-        (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl) AS tls
-"""
 # How Temporal answers a caller whom it does not let into the namespace.
 _REFUSALS = (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED)
 
@@ -157,13 +153,14 @@ def _shown(settings: Settings) -> str:
 async def _server(db: Database, place: str, settings: Settings) -> Finding:
     try:
         async with db.read() as session:
-            found = await rows(session, _SERVER)
+            found = await rows(session, "SELECT current_setting('server_version_num')::int AS version")
+            protocol = await tls_protocol(session)
     except TypeError as error:
         # The URL's parameters become arguments of asyncpg.connect, which has not all of libpq's.
         detail = f"{place}: AGENTEX_DATABASE_URL has a parameter that asyncpg does not take ({error})"
         todo = "leave it out"
         return Finding(name="postgres", state=State.UNREACHABLE, detail=detail, todo=todo)
-    way = tls_shown(found[0]["tls"], database_tls.mode(settings.database_url))
+    way = tls_shown(protocol, database_tls.mode(settings.database_url))
     return server_finding(f"{place} ({way})", found[0]["version"])
 
 

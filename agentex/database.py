@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -307,6 +308,17 @@ def after_commit(session: AsyncSession, call: Callable[[], object]) -> None:
         call()
     else:
         waiting.append(call)
+
+
+async def tls_protocol(session: AsyncSession) -> str | None:
+    """What encrypts the session's connection, e.g. TLSv1.3, if anything does.
+
+    By this end of it: what Postgres knows (pg_stat_ssl) is how a pooler in between has connected.
+    """
+    # asyncpg tells neither types nor, of its public names, this.
+    driver: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+    secured: ssl.SSLObject | None = driver._transport.get_extra_info("ssl_object")  # noqa: SLF001 - see above
+    return secured.version() if secured else None
 
 
 @lru_cache(maxsize=256)

@@ -39,8 +39,7 @@ def failures_say_little() -> Generator[None]:
             raise ApplicationError(away, category=ApplicationErrorCategory.BENIGN) from None
         UNEXPECTED_ERRORS.labels(where="activity").inc()
         log.exception("an activity failed", extra={"action": "activity.fail"})
-        kind = type(error).__name__
-        raise ApplicationError(f"{kind}; the worker's log says more", type=kind) from None
+        raise ApplicationError("the worker's log says more", type=type(error).__name__) from None
 
 
 class PageActivities:
