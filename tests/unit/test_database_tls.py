@@ -58,6 +58,7 @@ def test_a_url_without_them_stays_as_it_is(url: str) -> None:
         ("", SslMode.PREFER),
         ("?sslmode=disable", SslMode.DISABLE),
         ("?sslmode=verify-ca", SslMode.VERIFY_CA),
+        ("?sslmode=require&sslrootcert=ca.pem", SslMode.VERIFY_CA),
         ("?ssl=verify-full", SslMode.VERIFY_FULL),
         ("?ssl=require&sslmode=disable", SslMode.REQUIRE),
     ],

@@ -128,7 +128,7 @@ async def test_verify_full_refuses_a_certificate_for_another_name(
     assert "its certificate is not to be trusted: Hostname mismatch" in finding.detail
 
 
-@pytest.mark.parametrize("sslmode", ["verify-full", "verify-ca"])
+@pytest.mark.parametrize("sslmode", ["verify-full", "verify-ca", "require"])
 async def test_a_stranger_s_certificate_is_refused(
     database_url: str, authority: Authority, stranger: Authority, sslmode: str
 ) -> None:
