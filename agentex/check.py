@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import zip_longest
+from ssl import SSLCertVerificationError
 
 import aiohttp
 from alembic.runtime.migration import MigrationContext
@@ -22,9 +23,11 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError, RPCStatusCode
 
+from agentex import database_tls
 from agentex.clocks.service import OwnClock, own_clocks
 from agentex.clocks.temporal import list_ids
-from agentex.database import Database, alembic_config, rows
+from agentex.database import Database, alembic_config, rows, tls_protocol
+from agentex.database_tls import SslMode
 from agentex.ids import clock_schedule_id
 from agentex.readiness import Readiness
 from agentex.settings import Settings, WorkerQueue
@@ -106,6 +109,8 @@ def _why(error: Exception) -> str:
             return explain(error)
         case DBAPIError():
             return str(error.orig).partition("\n")[0]
+        case SSLCertVerificationError():
+            return f"its certificate is not to be trusted: {error.verify_message}"
         case OSError():
             return error.strerror or str(error)
         case _:
@@ -130,7 +135,7 @@ async def _postgres(settings: Settings) -> tuple[list[Finding], list[OwnClock] |
         return [unread, *_unknown(["migrations"], "Postgres is not known")], None
     try:
         place = _shown(settings)
-        server = await asked("postgres", _server(db, place), place=place, todo=todo)
+        server = await asked("postgres", _server(db, place, settings), place=place, todo=todo)
         if server.state is State.UNREACHABLE:
             return [server, *_unknown(["migrations"], "Postgres does not answer")], None
         schema = await asked("migrations", _migrations(db, settings))
@@ -145,16 +150,29 @@ def _shown(settings: Settings) -> str:
     return url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
 
 
-async def _server(db: Database, place: str) -> Finding:
+async def _server(db: Database, place: str, settings: Settings) -> Finding:
     try:
         async with db.read() as session:
             found = await rows(session, "SELECT current_setting('server_version_num')::int AS version")
+            protocol = await tls_protocol(session)
     except TypeError as error:
-        # The URL's parameters become arguments of asyncpg.connect; sslmode, which libpq knows, is none.
+        # The URL's parameters become arguments of asyncpg.connect, which has not all of libpq's.
         detail = f"{place}: AGENTEX_DATABASE_URL has a parameter that asyncpg does not take ({error})"
-        todo = "write ssl=require for sslmode=require"
+        todo = "leave it out"
         return Finding(name="postgres", state=State.UNREACHABLE, detail=detail, todo=todo)
-    return server_finding(place, found[0]["version"])
+    way = tls_shown(protocol, database_tls.mode(settings.database_url))
+    return server_finding(f"{place} ({way})", found[0]["version"])
+
+
+def tls_shown(protocol: str | None, mode: SslMode) -> str:
+    """Whether a connection is encrypted, e.g. by TLSv1.3, and to whom it is known to be."""
+    if protocol is None:
+        return "no TLS"
+    checked = {
+        SslMode.VERIFY_FULL: "certificate and name checked",
+        SslMode.VERIFY_CA: "certificate checked, not its name",
+    }
+    return f"{protocol}, {checked.get(mode, 'certificate not checked')}"
 
 
 def server_finding(place: str, version: int) -> Finding:
@@ -236,6 +254,7 @@ def _place(settings: Settings) -> str:
         "TLS" if settings.temporal_uses_tls else "no TLS",
         *(["a client certificate"] if settings.temporal_tls_cert_file else []),
         *(["an API key"] if settings.temporal_api_key else []),
+        *(["payloads sealed"] if settings.temporal_encryption else []),
     ]
     return f"{settings.temporal_address} ({', '.join(ways)})"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -304,6 +305,7 @@ def make_engine(settings: Settings, server_settings: dict[str, str], **options: 
         # Parameters are prompts and inputs; an error's text ends in the log.
         hide_parameters=True,
         connect_args={
+            **settings.database_connect_arguments,
             "timeout": settings.database_connect_timeout_seconds,
             "command_timeout": settings.database_statement_timeout_seconds,
             "server_settings": {
@@ -330,6 +332,17 @@ def after_commit(session: AsyncSession, call: Callable[[], object]) -> None:
         call()
     else:
         waiting.append(call)
+
+
+async def tls_protocol(session: AsyncSession) -> str | None:
+    """What encrypts the session's connection, e.g. TLSv1.3, if anything does.
+
+    By this end of it: what Postgres knows (pg_stat_ssl) is how a pooler in between has connected.
+    """
+    # asyncpg tells neither types nor, of its public names, this.
+    driver: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+    secured: ssl.SSLObject | None = driver._transport.get_extra_info("ssl_object")  # noqa: SLF001 - see above
+    return secured.version() if secured else None
 
 
 @lru_cache(maxsize=256)
@@ -408,6 +421,7 @@ def alembic_config(settings: Settings) -> Config:
     config = Config(folder / "alembic.ini")
     config.set_main_option("script_location", str(folder / "migrations").replace("%", "%%"))
     config.attributes["url"] = settings.async_database_url
+    config.attributes["connect_args"] = settings.database_connect_arguments
     return config
 
 

@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from agentex import database_tls
+
 
 class WorkerQueue(StrEnum):
     """A task queue with slots of its own, so that slow answers never starve a tick."""
@@ -148,6 +150,8 @@ class Settings(BaseSettings):
     temporal_api_key: SecretStr | None = None
     # Prefix of the three task queues and of every Temporal id, so that two stacks can share a namespace.
     temporal_task_queue: str = "agentex"
+    # Seals what goes through Temporal (ids, counts, errors) with a key derived from AGENTEX_SECRET_KEY.
+    temporal_encryption: bool = False
     # A call to a Temporal that is down blocks 9.8 s without a limit of ours.
     temporal_rpc_timeout_seconds: PositiveFloat = 1
 
@@ -394,6 +398,21 @@ class Settings(BaseSettings):
             raise ValueError(f"{names} are not a certificate and its key (PEM, no passphrase)") from None
         return self
 
+    @model_validator(mode="after")
+    def _has_what_seals(self) -> Self:
+        if self.temporal_encryption and self.secret_key is None:
+            raise ValueError(
+                "AGENTEX_TEMPORAL_ENCRYPTION is true, which needs AGENTEX_SECRET_KEY, of which its key "
+                "is derived; make one with `openssl rand -base64 32`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _database_tls_can_be_had(self) -> Self:
+        # Not on the field: its error would show the URL, with the password.
+        database_tls.check(self.database_url)
+        return self
+
     @property
     def exposure_problem(self) -> str | None:
         """Why the API must not listen where it is told to; None when it may."""
@@ -419,9 +438,17 @@ class Settings(BaseSettings):
 
     @cached_property
     def async_database_url(self) -> str:
-        """The URL with SQLAlchemy's asyncpg driver in it, whatever driver it was given with."""
-        _, _, rest = self.database_url.partition("://")
+        """The URL with SQLAlchemy's asyncpg driver in it, whatever driver it was given with.
+
+        Without libpq's words for TLS, which are in `database_connect_arguments`.
+        """
+        _, _, rest = database_tls.split(self.database_url)[0].partition("://")
         return f"postgresql+asyncpg://{rest}"
+
+    @cached_property
+    def database_connect_arguments(self) -> dict[str, str]:
+        """What asyncpg.connect takes beside the URL."""
+        return database_tls.connect_arguments(database_tls.split(self.database_url)[1])
 
     def task_queue(self, queue: WorkerQueue) -> str:
         """The Temporal task queue of one kind of work, e.g. agentex-ticks."""

@@ -11,6 +11,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
+from agentex.codec import data_converter
 from agentex.settings import Settings
 from agentex.telemetry.metrics import TEMPORAL_ERRORS
 
@@ -53,6 +54,7 @@ async def connect(settings: Settings, *, lazy: bool = False) -> Client:
                 namespace=settings.temporal_namespace,
                 tls=_tls(settings),
                 api_key=key.get_secret_value() if key else None,
+                data_converter=data_converter(settings),
                 lazy=lazy,
             )
     except TimeoutError:

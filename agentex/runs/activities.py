@@ -11,27 +11,35 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from agentex.database import DATABASE_ERRORS, is_unavailable
+from agentex.database import is_unavailable
 from agentex.executors.base import Lane
 from agentex.resources import Resources
 from agentex.runs.dispatch import Dispatch
 from agentex.runs.launch import Launch
 from agentex.runs.pages import PageRef
 from agentex.runs.workflow import LAUNCH_PAGE, PageRequest, PageResult
+from agentex.telemetry.metrics import UNEXPECTED_ERRORS
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def database_outage_is_retried() -> Generator[None]:
-    """Let an activity fail without a traceback in the log while the database is away; Temporal repeats it."""
+def failures_say_little() -> Generator[None]:
+    """The activities' edge: Temporal repeats what failed, and keeps of it no more than the error's class.
+
+    An error's words may be those of an input; Temporal's history is no place for them. They are in the log,
+    but for a database that is away, which is no news.
+    """
     try:
         yield
-    except DATABASE_ERRORS as error:
-        if not is_unavailable(error):
-            raise
-        log.warning("an activity waits for the database", extra={"action": "activity.wait"})
-        raise ApplicationError("the database is away", category=ApplicationErrorCategory.BENIGN) from None
+    except Exception as error:
+        if is_unavailable(error):
+            log.warning("an activity waits for the database", extra={"action": "activity.wait"})
+            away = "the database is away"
+            raise ApplicationError(away, category=ApplicationErrorCategory.BENIGN) from None
+        UNEXPECTED_ERRORS.labels(where="activity").inc()
+        log.exception("an activity failed", extra={"action": "activity.fail"})
+        raise ApplicationError("the worker's log says more", type=type(error).__name__) from None
 
 
 class PageActivities:
@@ -57,7 +65,7 @@ class PageActivities:
         self._stops.add(stop)
         self._launches.add(work)
         try:
-            with database_outage_is_retried():
+            with failures_say_little():
                 return PageResult(await self._outlive_cancellation(work, stop))
         finally:
             self._stops.discard(stop)

@@ -11,7 +11,7 @@ from temporalio import activity
 from agentex.database import clock_now
 from agentex.ids import tick_batch_id
 from agentex.resources import Resources
-from agentex.runs.activities import database_outage_is_retried
+from agentex.runs.activities import failures_say_little
 from agentex.runs.pages import page_queue
 from agentex.schedules.open import Opened, is_owed, open_due
 from agentex.schedules.workflow import OPEN_DUE, LanePages, OpenRequest, OpenResult
@@ -33,7 +33,7 @@ class TickActivities:
     @activity.defn(name=OPEN_DUE)
     async def open_due(self, request: OpenRequest) -> OpenResult:
         """Open one round; only counts travel back."""
-        with database_outage_is_retried():
+        with failures_say_little():
             return await self._open(request)
 
     async def _open(self, request: OpenRequest) -> OpenResult:

@@ -24,7 +24,8 @@ def run(connection: Connection) -> None:
 
 async def run_online() -> None:
     """Migrate the database that the configuration names."""
-    engine = create_async_engine(context.config.attributes["url"])
+    given = context.config.attributes
+    engine = create_async_engine(given["url"], connect_args=given["connect_args"])
     async with engine.begin() as connection:
         await connection.run_sync(run)
     await engine.dispose()

@@ -1,4 +1,4 @@
-"""A Temporal behind TLS: certificates made for the test, and a proxy that ends TLS before a plain server.
+"""A server behind TLS: certificates made for the test, and a proxy that ends TLS before a plain server.
 
 authority = Authority(tmp_path / "ours")
 async with TlsProxy(temporal.port, authority.issue("localhost"), clients_of=authority) as proxy:
@@ -18,6 +18,8 @@ from types import TracebackType
 
 import pytest
 
+# postgresql.org/docs/current/protocol-message-formats.html
+_SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
@@ -66,7 +68,7 @@ class TlsProxy:
         self._port = port
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(identity.certificate, identity.key)
-        self._context.set_alpn_protocols(["h2"])
+        self._context.set_alpn_protocols(["h2", "postgresql"])
         if clients_of is not None:
             self._context.load_verify_locations(clients_of.certificate)
             self._context.verify_mode = ssl.CERT_REQUIRED
@@ -113,7 +115,30 @@ class TlsProxy:
             writer.close()
 
 
+class PostgresTlsProxy(TlsProxy):
+    """The same before a Postgres, whose clients ask for TLS first; who does not ask is sent away."""
+
+    async def __aenter__(self) -> PostgresTlsProxy:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readexactly(len(_SSL_REQUEST)) != _SSL_REQUEST:
+            writer.close()
+            return
+        writer.write(b"S")
+        try:
+            await writer.start_tls(self._context)
+        except (ssl.SSLError, ConnectionError):
+            # The client did not like the certificate.
+            writer.close()
+            return
+        await super()._carry(reader, writer)
+
+
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(ConnectionError):
         while chunk := await reader.read(65_536):
             writer.write(chunk)
+    # A client of Postgres says that it leaves, and waits until the server has closed.
+    writer.close()

@@ -148,9 +148,22 @@ async def test_a_database_that_is_not_there(whole: Resources) -> None:
 
 
 async def test_a_parameter_of_the_url_that_only_libpq_knows(whole: Resources) -> None:
+    findings = await found(whole.settings, database_url=f"{whole.settings.database_url}?connect_timeout=3")
+    assert findings["postgres"].state is State.UNREACHABLE
+    assert "connect_timeout" in findings["postgres"].detail
+
+
+async def test_a_postgres_without_tls_that_has_to_have_it(whole: Resources) -> None:
     findings = await found(whole.settings, database_url=f"{whole.settings.database_url}?sslmode=require")
     assert findings["postgres"].state is State.UNREACHABLE
-    assert "sslmode" in findings["postgres"].detail
+    assert "rejected SSL upgrade" in findings["postgres"].detail
+
+
+async def test_sealing_is_told(whole: Resources) -> None:
+    key = "c2l4dGVlbiBieXRlcyBhbmQgc2l4dGVlbiBtb3JlLi4="
+    findings = await found(whole.settings, temporal_encryption=True, secret_key=key)
+    assert "(no TLS, payloads sealed) answers" in findings["temporal"].detail
+    assert not_well(findings) == {}
 
 
 async def test_a_database_that_is_not_migrated(whole: Resources, postgres: PostgresServer) -> None:
