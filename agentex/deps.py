@@ -14,6 +14,7 @@ from agentex.auth.principal import Principal
 from agentex.database import JsonObject, storable
 from agentex.errors import InvalidInput
 from agentex.idempotency import Repeat, repeat_of
+from agentex.rates import CREDENTIAL_MARK, Rates
 from agentex.resources import Resources
 
 # A client repeats twice by default; what claims more than this is no count.
@@ -36,7 +37,10 @@ ResourcesDep = Annotated[Resources, Depends(_resources)]
 
 
 async def _caller(request: Request, resources: ResourcesDep) -> Principal:
-    return await resources.authz.authenticate(request.headers)
+    principal = await resources.authz.authenticate(request.headers)
+    rates = cast("Rates", request.app.state.rates)
+    rates.opened(principal, request.scope.get(CREDENTIAL_MARK, b""))
+    return principal
 
 
 # Who calls: authenticated from the request's headers, and nothing of them kept.

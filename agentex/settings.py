@@ -15,7 +15,9 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from agentex.edge_settings import EdgeSettings
 
 
 class WorkerQueue(StrEnum):
@@ -84,7 +86,7 @@ def default_host_rewrites() -> dict[str, str]:
     return {} if in_container() else {"host.docker.internal": "127.0.0.1"}
 
 
-class Settings(BaseSettings):
+class Settings(EdgeSettings):
     """One process's settings. Every field is an environment variable, e.g. AGENTEX_PORT."""
 
     model_config = SettingsConfigDict(env_prefix="AGENTEX_", extra="ignore", frozen=True)

@@ -14,9 +14,20 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from agentex.database import DEADLOCK, is_unavailable, sqlstate
-from agentex.errors import AgentexError, DatabaseUnavailable, InvalidInput, PayloadTooLarge, Unavailable
+from agentex.errors import (
+    AgentexError,
+    DatabaseUnavailable,
+    InvalidInput,
+    PayloadTooLarge,
+    RateLimited,
+    RequestTimeout,
+    Unauthorized,
+    Unavailable,
+)
+from agentex.rates import CREDENTIAL_MARK, Rates
 from agentex.validation import describe
 from agentex.web.bodies import body_limit
 
@@ -44,6 +55,12 @@ class Problem(BaseModel):
     code: int = Field(description="The same as status, but 10422 for a validation error")
     data: None = None
     status_code: int | None = Field(default=None, description="Only of a validation error: 10422")
+
+
+def client_address(scope: Scope) -> str:
+    """Who asks, by address, as the edge has found it out; empty where that is not known."""
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 class ProblemResponse(JSONResponse):
@@ -76,8 +93,11 @@ def problem(
 def problem_of(path: str, error: AgentexError) -> ProblemResponse:
     """The answer for an error of ours; with Retry-After where a repeat may help."""
     headers: dict[str, str] = {}
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | RateLimited):
         headers["retry-after"] = str(math.ceil(error.retry_after_seconds))
+    if isinstance(error, RequestTimeout):
+        # The rest of the body is not waited for.
+        headers["connection"] = "close"
     return problem(path, error.status, error.code, error.message, headers)
 
 
@@ -88,6 +108,9 @@ def too_large(path: str, max_bytes: int) -> ProblemResponse:
 
 async def _on_agentex_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, AgentexError)  # noqa: S101 - registered for it
+    if isinstance(error, Unauthorized):
+        rates: Rates = request.app.state.rates
+        rates.failed(client_address(request.scope), request.scope.get(CREDENTIAL_MARK, b""))
     return problem_of(request.scope["path"], error)
 
 
@@ -101,6 +124,9 @@ async def _on_http_exception(request: Request, error: Exception) -> ProblemRespo
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         max_bytes = body_limit(request.app.state.settings, request.scope["path"])
         return too_large(request.scope["path"], max_bytes)
+    if isinstance(error.__cause__, AgentexError):
+        # Of a body that is not there in time, which FastAPI takes for one that cannot be read.
+        return problem_of(request.scope["path"], error.__cause__)
     if isinstance(error.__cause__, RecursionError | ValueError):
         # What FastAPI answers 400 to, without a reason.
         message = "is not JSON in UTF-8, is nested too deep, or holds a number of thousands of digits"
