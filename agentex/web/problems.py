@@ -28,6 +28,7 @@ from agentex.errors import (
     Unavailable,
 )
 from agentex.rates import CREDENTIAL_MARK, Rates
+from agentex.telemetry.faults import named
 from agentex.validation import describe
 from agentex.web.bodies import body_limit
 
@@ -145,10 +146,15 @@ async def _on_database_error(request: Request, error: Exception) -> ProblemRespo
         return problem_of(request.scope["path"], InvalidInput("request", message))
     if state in _OUT_OF_RANGE or _is_overflow(error):
         # A fault of ours could look the same, so it is not passed over in silence.
-        log.warning("a value is out of range", extra={"action": "request.range", "error": str(error)})
+        log.warning("a value is out of range", extra={"action": "request.range", "error": _cause(error)})
         message = "holds a number or an instant outside the range that can be stored"
         return problem_of(request.scope["path"], InvalidInput("request", message))
     raise error
+
+
+def _cause(error: Exception) -> str:
+    """What the driver says it was, without the value that it quotes."""
+    return named(error.orig if isinstance(error, StatementError) and error.orig else error)
 
 
 def _is_overflow(error: Exception) -> bool:
