@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from typing import Any, cast
 
 import structlog
 
@@ -21,8 +22,8 @@ MAX_CHAIN = 8
 
 def safe_exc_info(logger: object, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """A processor in place of structlog's format_exc_info."""
-    given = event.pop("exc_info", None)
-    error = given[1] if isinstance(given, tuple) else given
+    given: Any = event.pop("exc_info", None)
+    error: object = cast("tuple[object, ...]", given)[1] if isinstance(given, tuple) else given
     if isinstance(error, BaseException):
         event["exception"] = describe(error)
     return event
@@ -43,7 +44,8 @@ def _one(error: BaseException) -> str:
     lines = [f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames]
     lines += [named(error)]
     if isinstance(error, BaseExceptionGroup):
-        lines += [named(each) for each in error.exceptions[:MAX_CHAIN]]
+        several = cast("BaseExceptionGroup[BaseException]", error)
+        lines += [named(each) for each in several.exceptions[:MAX_CHAIN]]
     return "\n".join(lines)
 
 

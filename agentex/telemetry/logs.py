@@ -24,7 +24,7 @@ def _without_color_message(
 def _without_reprs(
     logger: logging.Logger, name: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """asyncio writes behind its message which task it was, with the exception's text; that is there anyway."""
+    """asyncio writes the task behind its message, with the text of its exception, which comes anyway."""
     if event.get("logger") == "asyncio":
         event["event"] = str(event["event"]).partition("\n")[0]
     return event
