@@ -44,6 +44,10 @@ _UNSTORABLE = frozenset({"22021", "22P05"})
 _OUT_OF_RANGE = frozenset({"22000", "22003", "22008"})
 
 
+# Ten errors of a validation, each with a place, a value and what would be right (validation.py).
+DETAIL_CHARACTERS = 5_000
+
+
 class Problem(BaseModel):
     """What went wrong: RFC 9457's members, then those that clients of the wire read."""
 
@@ -74,6 +78,9 @@ def problem(
     path: str, status: int, code: str, detail: str, headers: dict[str, str] | None = None
 ) -> ProblemResponse:
     """An answer with this status; permanent ones tell clients that a repeat is useless."""
+    if len(detail) > DETAIL_CHARACTERS:
+        # It quotes what came in, which may be as long as a query.
+        detail = detail[: DETAIL_CHARACTERS - 1] + "…"
     body = Problem(
         type=f"urn:agentex:problem:{code}",
         title=code.replace("-", " ").capitalize(),

@@ -10,14 +10,16 @@ import httpx2
 import psutil
 import pytest
 from fastapi.routing import iter_route_contexts
+from starlette.types import Message
 
+from agentex.app import create_app
 from agentex.dev.ports import free_port
+from agentex.resources import Resources
 from agentex.settings import Settings
 from agentex.web.guard import MAX_HEADER_BYTES, MAX_HEADERS, MAX_PATH_BYTES, MAX_QUERY_BYTES
 from tests.api.app.test_serve import serving as process
 from tests.api.app.test_serve import until_up
 from tests.api.conftest import shared_app
-from tests.api.edge.conftest import Opened
 from tests.support.api import UNKNOWN_ID, problem
 
 MIB = 1_048_576
@@ -41,7 +43,7 @@ class Sent:
 
 @pytest.mark.parametrize("path", BODY_PATHS)
 @pytest.mark.parametrize("says_length", [True, False], ids=["with content-length", "without"])
-async def test_a_body_of_100_mb_is_not_taken(opened: Opened, path: str, says_length: bool) -> None:
+async def test_a_body_of_100_mb_is_not_taken(resources: Resources, path: str, says_length: bool) -> None:
     sent = Sent()
     headers = JSON | ({"content-length": str(1_600 * 65_536)} if says_length else {})
     scope = {
@@ -52,17 +54,15 @@ async def test_a_body_of_100_mb_is_not_taken(opened: Opened, path: str, says_len
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         "client": ("192.0.2.1", 1),
     }
-    pieces, answer = sent.pieces(), list[dict[str, object]]()
+    pieces, answer = sent.pieces(), list[Message]()
 
-    async def receive() -> dict[str, object]:
+    async def receive() -> Message:
         return {"type": "http.request", "body": await anext(pieces), "more_body": True}
 
-    async def send(message: dict[str, object]) -> None:
+    async def send(message: Message) -> None:
         answer.append(message)
 
-    async with opened() as client:
-        app = client._transport.app  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue, reportUnknownVariableType]
-        await app(scope, receive, send)
+    await create_app(resources.settings, resources=resources)(scope, receive, send)
 
     assert answer[0]["status"] == 413
     limit = Settings().max_checkpoint_bytes if "checkpoints" in path else 4 * MIB

@@ -87,6 +87,6 @@ async def test_a_tasks_or_keys_name_is_in_no_header(
 async def test_a_request_id_that_is_no_id_comes_back_in_no_header(
     client: httpx2.AsyncClient, value: str
 ) -> None:
-    answer = await client.get("/healthz", headers={"x-request-id": value.encode("latin-1")})
+    answer = await client.get("/healthz", headers=[(b"x-request-id", value.encode("latin-1"))])
     assert answer.headers["x-request-id"] != value
     assert harmless(answer)

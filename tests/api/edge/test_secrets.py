@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -73,10 +73,10 @@ def logs() -> Iterator[io.StringIO]:
 def marked(value: Any) -> Any:
     """The body with the prompt wherever its words or an operator's own values stand."""
     if isinstance(value, dict):
-        found = {key: marked(each) for key, each in value.items()}
+        found = {key: marked(each) for key, each in cast("Json", value).items()}
         return {key: each | {"own": PROMPT} if key in FREE else each for key, each in found.items()}
     if isinstance(value, list):
-        return [marked(each) for each in value]
+        return [marked(each) for each in cast("list[Any]", value)]
     return PROMPT if value == TEXT["content"] else value
 
 
@@ -84,10 +84,12 @@ def broken(value: Any) -> list[Any]:
     """Bodies that are refused, each with the prompt at another wrong place."""
     if not isinstance(value, dict):
         return [[PROMPT], {"content": PROMPT}]
-    wrong = [{**value, key: {"content": [PROMPT], PROMPT: PROMPT}} for key in value]
-    wrong += [{**value, key: [PROMPT]} for key in value]
-    message = {"type": PROMPT, "author": PROMPT, "content": {"content": PROMPT}}
-    wrong += [{**value, key: message} for key in value if key in {"content", "state", "initial_input"}]
+    given = cast("Json", value)
+    wrong: list[Any] = [{**given, key: {"content": [PROMPT], PROMPT: PROMPT}} for key in given]
+    wrong += [{**given, key: [PROMPT]} for key in given]
+    # What type and author are is said, for these are words of the wire.
+    message = {"type": "text", "author": "user", "content": {"content": PROMPT}, PROMPT: PROMPT}
+    wrong += [{**given, key: message} for key in given if key in {"content", "state", "initial_input"}]
     return [*wrong, [PROMPT], PROMPT]
 
 
@@ -115,7 +117,7 @@ async def send(client: httpx2.AsyncClient, asked: Asked, world: dict[str, str], 
     url, _, headers = url_of(asked, world)
     if url.partition("?")[0].endswith("/stream"):
         # It has no end while its task runs; a cursor that is none ends it at once.
-        headers = headers | {"last-event-id": CREDENTIAL}
+        headers = headers | {"last-event-id": "none"}
     answer = await client.request(asked.method, url, json=body, headers=headers)
     check_refusal(answer)
     return answer
@@ -165,7 +167,7 @@ async def test_what_comes_in_is_in_no_log_metric_or_error(
         assert CREDENTIAL not in str(request.headers)
 
 
-class Fault(Exception):
+class Fault(Exception):  # noqa: N818 - a word of this service's
     """Nobody foresaw it."""
 
 
