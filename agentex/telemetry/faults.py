@@ -36,7 +36,8 @@ def describe(error: BaseException) -> str:
     while at is not None and at not in chain and len(chain) < MAX_CHAIN:
         chain.append(at)
         at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
-    return "\n\nand then\n\n".join(_one(each) for each in reversed(chain))
+    # The word by which whoever reads a log looks for one.
+    return "Traceback, without values:\n" + "\n\nand then\n\n".join(_one(each) for each in reversed(chain))
 
 
 def _one(error: BaseException) -> str:
