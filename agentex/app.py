@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
@@ -11,7 +12,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from math import ceil
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 import yaml
@@ -30,6 +31,7 @@ from agentex.events.api import router as events_router
 from agentex.forward.api import router as forward_router
 from agentex.hooks import fill_hooks
 from agentex.messages.api import router as messages_router
+from agentex.rates import Rates
 from agentex.resources import Resources, open_resources
 from agentex.rpc.api import router as rpc_router
 from agentex.runs.api import router as runs_router
@@ -45,10 +47,14 @@ from agentex.tasks.api import router as tasks_router
 from agentex.telemetry.logs import configure_logs
 from agentex.trackers.api import router as trackers_router
 from agentex.web.bodies import body_limit, refuse_unstorable_json
+from agentex.web.connections import Connections, GuardedProtocol
 from agentex.web.edge import Edge
+from agentex.web.guard import Guard
 from agentex.web.health import router as health_router
 from agentex.web.openapi import with_problems
+from agentex.web.origins import with_origins
 from agentex.web.problems import add_problem_handlers
+from agentex.web.proxies import Proxies
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +92,11 @@ class Api(FastAPI):
     """FastAPI with the edge around all of it, its own error answers included."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        """As FastAPI's, inside the edge."""
-        return Edge(super().build_middleware_stack(), partial(body_limit, self.state.settings))
+        """As FastAPI's, inside guard and edge; origins between them, for a page may read its refusal."""
+        settings: Settings = self.state.settings
+        limit = partial(body_limit, settings)
+        guarded: ASGIApp = Guard(super().build_middleware_stack(), settings, self.state.rates, limit)
+        return Edge(with_origins(guarded, settings.cors_origins), Proxies(settings.trusted_proxies))
 
     def openapi(self) -> dict[str, Any]:
         """As FastAPI's, with our errors."""
@@ -119,6 +128,7 @@ def create_app(settings: Settings, *, resources: Resources | None = None) -> Fas
         dependencies=[Depends(refuse_unstorable_json)],
     )
     app.state.settings = settings
+    app.state.rates = Rates.of(settings)
     if resources is not None:
         fill_hooks(resources)
         app.state.resources = resources
@@ -149,9 +159,24 @@ def serve(settings: Settings) -> None:
         signal.signal(number, _exit_orderly)
     app = create_app(settings)
     keep_modules()
-    # uvicorn's own logging set-up would replace ours.
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
-    Server(config, app).run(sockets=[listening])
+    Server(uvicorn_config(settings, app), app).run(sockets=[listening])
+
+
+def uvicorn_config(settings: Settings, app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves the app."""
+    protocol = partial(GuardedProtocol, Connections(settings))
+    return uvicorn.Config(
+        app,
+        http=cast("type[asyncio.Protocol]", protocol),
+        # There are none, and their connections would have no limits.
+        ws="none",
+        # The edge believes proxies that are named; uvicorn would believe 127.0.0.1, or FORWARDED_ALLOW_IPS.
+        proxy_headers=False,
+        # uvicorn's own logging set-up would replace ours.
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
 
 
 def _exit_orderly(number: int, frame: FrameType | None) -> None:

@@ -8,8 +8,12 @@ AgentexError                     500  internal
 ├── Unauthorized                 401  unauthorized        no credential, or one that opens nothing
 ├── Forbidden                    403  forbidden
 ├── NotFound                     404  not-found
+├── RequestTimeout               408  request-timeout     the body did not arrive in time; retryable
 ├── PreconditionFailed           412  precondition-failed
 ├── PayloadTooLarge              413  payload-too-large
+├── UriTooLong                   414  uri-too-long
+├── RateLimited                  429  rate-limited        too many requests; retryable
+├── HeadersTooLarge              431  headers-too-large
 ├── Unavailable                  503  unavailable         retryable
 │   ├── DatabaseUnavailable      503  database-unavailable
 │   ├── AuthorizerUnavailable    503  authorizer-unavailable
@@ -104,6 +108,40 @@ class PayloadTooLarge(AgentexError):
 
     status = 413
     code = "payload-too-large"
+
+
+class RequestTimeout(AgentexError):
+    """The request's body did not arrive in time; repeat it."""
+
+    status = 408
+    code = "request-timeout"
+    retryable = True
+
+
+class UriTooLong(AgentexError):
+    """The request's path or query is longer than this server accepts."""
+
+    status = 414
+    code = "uri-too-long"
+
+
+class RateLimited(AgentexError):
+    """Too many requests; repeat it later."""
+
+    status = 429
+    code = "rate-limited"
+    retryable = True
+
+    def __init__(self, message: str | None = None, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class HeadersTooLarge(AgentexError):
+    """The request has more or larger headers than this server accepts."""
+
+    status = 431
+    code = "headers-too-large"
 
 
 class Unavailable(AgentexError):

@@ -17,9 +17,10 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from agentex import database_tls
+from agentex.edge_settings import EdgeSettings
 
 
 class WorkerQueue(StrEnum):
@@ -117,7 +118,7 @@ def default_agent_networks(auth: str) -> tuple[Network, ...]:
     return _networks(LOCAL_NETWORKS) if auth == "none" else ()
 
 
-class Settings(BaseSettings):
+class Settings(EdgeSettings):
     """One process's settings. Every field is an environment variable, e.g. AGENTEX_PORT."""
 
     model_config = SettingsConfigDict(env_prefix="AGENTEX_", extra="ignore", frozen=True)

@@ -5,6 +5,7 @@ Never the whole input, never a prompt, never where in our code it was noticed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ _PRIVATE = frozenset(
     {
         "content",
         "contents",
+        "messages",
+        "events",
+        "writes",
         "updates",
         "state",
         "initial_input",
@@ -38,6 +42,7 @@ _PRIVATE = frozenset(
         "secret",
     }
 )
+_ID = re.compile(r"[0-9a-fA-F-]{32,36}", re.ASCII)
 _PLACES = frozenset({"body", "query", "path", "header"})
 
 
@@ -56,7 +61,7 @@ def _describe_one(error: Mapping[str, Any]) -> str:
         return f"body is not JSON: {error['ctx']['error']} at character {location[-1]}"
     if isinstance(value, bytes):
         return "body is not JSON: send it with content-type application/json"
-    field = _field(location)
+    field = _field(_without_words(location, error["type"]))
     if error["type"] == "value_error":
         # Raised by a validator of ours, which names the value where it may be shown.
         message = message.removeprefix("Value error, ")
@@ -69,6 +74,20 @@ def _describe_one(error: Mapping[str, Any]) -> str:
 def _field(location: Sequence[str | int]) -> str:
     inner = location[1:] if location and location[0] in _PLACES and len(location) > 1 else location
     return _shortened(".".join(str(part) for part in inner), SHOWN_CHARACTERS)
+
+
+def _without_words(location: Sequence[str | int], kind: str) -> Sequence[str | int]:
+    """The place without a key of the caller's own making below what is private: it may be anything."""
+    if not _is_private(location) or len(location) < 2:
+        return location
+    parts = list(location)
+    if kind == "extra_forbidden" and parts[-1] not in _PRIVATE:
+        parts[-1] = "…"
+    if "updates" in parts[:-1]:
+        # By the ids of messages, unless they are none.
+        key = parts.index("updates") + 1
+        parts[key] = parts[key] if _ID.fullmatch(str(parts[key])) else "…"
+    return parts
 
 
 def _is_private(location: Sequence[str | int]) -> bool:

@@ -87,6 +87,14 @@ REQUEST_SECONDS = Histogram(
     ["method", "route"],
     buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+RATE_LIMITED = Counter(
+    "agentex_rate_limited", "Requests refused with 429, by whose rate: does somebody ask too often?", ["by"]
+)  # by: address | principal
+CONNECTIONS_CUT = Counter(
+    "agentex_connections_cut",
+    "Connections refused or closed by the edge, by why: are clients slow, or the limits too low?",
+    ["reason"],
+)  # reason: slow_head | slow_body | head_too_large | too_many | too_many_of_address
 STREAMS_OPEN = Gauge("agentex_streams_open", "Streams that this process has open: is it near its limit?")
 STREAMS_ENDED = Counter(
     "agentex_streams_ended", "Streams by why they ended: are readers too slow, or cut off?", ["reason"]

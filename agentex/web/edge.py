@@ -1,18 +1,17 @@
-"""The outermost layer of the API: request ids, metrics, the size of a body, and the last catch."""
+"""The outermost layer of the API: who asks, request ids, metrics, headers of answers, and the last catch."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentex.ids import new_id
 from agentex.telemetry.metrics import REQUEST_SECONDS, REQUESTS, UNEXPECTED_ERRORS
-from agentex.web.problems import too_large
+from agentex.web.answer_headers import add_answer_headers
+from agentex.web.proxies import Proxies
 
 log = logging.getLogger(__name__)
 
@@ -25,22 +24,19 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class Edge:
     """Wraps the whole app, its own error answers too."""
 
-    def __init__(self, app: ASGIApp, body_limit: Callable[[str], int]) -> None:
+    def __init__(self, app: ASGIApp, proxies: Proxies) -> None:
         self._app = app
-        self._body_limit = body_limit
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, send)
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._proxies.unveil(scope, headers)
+        exchange = _Exchange(scope, send, headers.get(b"x-request-id", b"").decode("latin-1"))
         try:
-            max_bytes = self._body_limit(scope["path"])
-            if _content_length(scope) > max_bytes:
-                answer = too_large(scope["path"], max_bytes)
-                await answer(scope, receive, exchange.send)
-            else:
-                await self._app(scope, receive, exchange.send)
+            await self._app(scope, receive, exchange.send)
         except Exception:
             # Answered already, as a problem without a trace, or cut off in the middle of an answer.
             UNEXPECTED_ERRORS.labels(where="api").inc()
@@ -59,8 +55,7 @@ class Edge:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        given = Headers(scope=scope).get("x-request-id", "")
+    def __init__(self, scope: Scope, send: Send, given: str) -> None:
         self.request_id = given if _SANE_ID.fullmatch(given) else str(new_id())
         self._scope = scope
         self._send = send
@@ -74,10 +69,11 @@ class _Exchange:
         return getattr(self._scope.get("route"), "path", "none")
 
     async def send(self, message: Message) -> None:
-        """Send on, with the request id and without what an answer says of the server."""
+        """Send on, with the request id and what makes an answer harmless in a browser."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            MutableHeaders(scope=message)["x-request-id"] = self.request_id
+            over_https = self._scope.get("scheme") == "https"
+            add_answer_headers(message, self.request_id, over_https=over_https)
         await self._send(message)
 
     def measure(self) -> None:
@@ -85,9 +81,3 @@ class _Exchange:
         method = self._scope["method"] if self._scope["method"] in _METHODS else "other"
         REQUESTS.labels(method=method, route=self.route, status=str(self._status)).inc()
         REQUEST_SECONDS.labels(method=method, route=self.route).observe(time.perf_counter() - self._began)
-
-
-def _content_length(scope: Scope) -> int:
-    headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
-    value = next((value for name, value in headers if name == b"content-length"), b"")
-    return int(value) if value.isdigit() else 0

@@ -13,8 +13,12 @@ _DESCRIPTIONS = {
     "400": "The request cannot be carried out as things stand; a repeat is useless",
     "403": "The caller may read this but not do that to it",
     "404": "There is nothing with this id or name that the caller can see",
+    "408": "The body did not arrive in time; repeat it",
     "413": "The body is larger than this server accepts",
+    "414": "The path or the query is longer than this server accepts",
     "422": "A field is not valid; the message names it, its value and what would be right",
+    "429": "Too many requests; repeat it after Retry-After seconds",
+    "431": "There are more or larger headers than this server accepts",
     "503": "A part this request needs does not answer; repeat it after Retry-After seconds",
 }
 
@@ -48,9 +52,9 @@ def _name_events(operation: JsonSchema) -> None:
 
 def _errors(operation: JsonSchema) -> JsonSchema:
     # 404 everywhere: lists are asked for by the ids of tasks, agents and schedules, too.
-    statuses = {"400", "403", "404", "422", "503"}
+    statuses = {"400", "403", "404", "414", "422", "429", "431", "503"}
     if "requestBody" in operation:
-        statuses.add("413")
+        statuses |= {"408", "413"}
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": _DESCRIPTIONS[status], "content": content} for status in sorted(statuses)}
 

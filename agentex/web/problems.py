@@ -14,9 +14,21 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from agentex.database import DEADLOCK, is_unavailable, sqlstate
-from agentex.errors import AgentexError, DatabaseUnavailable, InvalidInput, PayloadTooLarge, Unavailable
+from agentex.errors import (
+    AgentexError,
+    DatabaseUnavailable,
+    InvalidInput,
+    PayloadTooLarge,
+    RateLimited,
+    RequestTimeout,
+    Unauthorized,
+    Unavailable,
+)
+from agentex.rates import CREDENTIAL_MARK, Rates
+from agentex.telemetry.faults import named
 from agentex.validation import describe
 from agentex.web.bodies import body_limit
 from agentex.web.rpc_problems import as_rpc
@@ -33,6 +45,10 @@ _UNSTORABLE = frozenset({"22021", "22P05"})
 _OUT_OF_RANGE = frozenset({"22000", "22003", "22008"})
 
 
+# Ten errors of a validation, each with a place, a value and what would be right (validation.py).
+DETAIL_CHARACTERS = 5_000
+
+
 class Problem(BaseModel):
     """What went wrong: RFC 9457's members, then those that clients of the wire read."""
 
@@ -47,6 +63,12 @@ class Problem(BaseModel):
     status_code: int | None = Field(default=None, description="Only of a validation error: 10422")
 
 
+def client_address(scope: Scope) -> str:
+    """Who asks, by address, as the edge has found it out; empty where that is not known."""
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
 class ProblemResponse(JSONResponse):
     """A problem as the answer."""
 
@@ -57,6 +79,9 @@ def problem(
     path: str, status: int, code: str, detail: str, headers: dict[str, str] | None = None
 ) -> ProblemResponse:
     """An answer with this status; permanent ones tell clients that a repeat is useless."""
+    if len(detail) > DETAIL_CHARACTERS:
+        # It quotes what came in, which may be as long as a query.
+        detail = detail[: DETAIL_CHARACTERS - 1] + "…"
     body = Problem(
         type=f"urn:agentex:problem:{code}",
         title=code.replace("-", " ").capitalize(),
@@ -77,8 +102,11 @@ def problem(
 def problem_of(path: str, error: AgentexError) -> ProblemResponse:
     """The answer for an error of ours; with Retry-After where a repeat may help."""
     headers: dict[str, str] = {}
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | RateLimited):
         headers["retry-after"] = str(math.ceil(error.retry_after_seconds))
+    if isinstance(error, RequestTimeout):
+        # The rest of the body is not waited for.
+        headers["connection"] = "close"
     return problem(path, error.status, error.code, error.message, headers)
 
 
@@ -89,6 +117,9 @@ def too_large(path: str, max_bytes: int) -> ProblemResponse:
 
 async def _on_agentex_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AgentexError)  # noqa: S101 - registered for it
+    if isinstance(error, Unauthorized):
+        rates: Rates = request.app.state.rates
+        rates.failed(client_address(request.scope), request.scope.get(CREDENTIAL_MARK, b""))
     return await as_rpc(request, problem_of(request.scope["path"], error))
 
 
@@ -107,6 +138,9 @@ def _of_http_exception(request: Request, error: HTTPException) -> ProblemRespons
     path = request.scope["path"]
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return too_large(path, body_limit(request.app.state.settings, path))
+    if isinstance(error.__cause__, AgentexError):
+        # Of a body that is not there in time, which FastAPI takes for one that cannot be read.
+        return problem_of(path, error.__cause__)
     if isinstance(error.__cause__, RecursionError | ValueError):
         # What FastAPI answers 400 to, without a reason.
         message = "is not JSON in UTF-8, is nested too deep, or holds a number of thousands of digits"
@@ -124,10 +158,15 @@ async def _on_database_error(request: Request, error: Exception) -> ProblemRespo
         return problem_of(request.scope["path"], InvalidInput("request", message))
     if state in _OUT_OF_RANGE or _is_overflow(error):
         # A fault of ours could look the same, so it is not passed over in silence.
-        log.warning("a value is out of range", extra={"action": "request.range", "error": str(error)})
+        log.warning("a value is out of range", extra={"action": "request.range", "error": _cause(error)})
         message = "holds a number or an instant outside the range that can be stored"
         return problem_of(request.scope["path"], InvalidInput("request", message))
     raise error
+
+
+def _cause(error: Exception) -> str:
+    """What the driver says it was, without the value that it quotes."""
+    return named(error.orig if isinstance(error, StatementError) and error.orig else error)
 
 
 def _is_overflow(error: Exception) -> bool:

@@ -18,6 +18,7 @@ import httpx2
 import uvicorn
 from fastapi import FastAPI
 
+from agentex.app import uvicorn_config
 from agentex.dev.ports import free_port
 
 Json = dict[str, Any]
@@ -127,9 +128,10 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(app: FastAPI) -> AsyncGenerator[str]:
-    """The app behind a real server, in this event loop: the clients' transport for tests buffers answers."""
+    """The app behind the server that it has, in this event loop: tests' own transport buffers answers."""
     port = free_port()
-    config = uvicorn.Config(app, port=port, log_config=None, access_log=False, lifespan="off", ws="none")
+    config = uvicorn_config(app.state.settings, app)
+    config.port, config.lifespan = port, "off"
     server = _Server(config)
     task = asyncio.create_task(server.serve())
     try:

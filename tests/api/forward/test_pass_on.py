@@ -62,6 +62,7 @@ async def test_an_answer_comes_back_with_its_status_and_a_closed_list_of_headers
         "content-length": "8",
         "content-security-policy": "sandbox",
         "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
         "x-request-id": "r-1",
     }
 
