@@ -195,6 +195,12 @@ class Settings(BaseSettings):
     stuck_after_seconds: PositiveFloat = 30
     clock_retire_after_seconds: PositiveFloat = 600
 
+    # Who did what when: an entry for each request that changes something. Unset: on where callers have names,
+    # which is with any AGENTEX_AUTH but none.
+    audit: bool | None = None
+    # A year, and a month to look at it; 0 keeps all.
+    audit_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 400
+
     # Runs are forgotten this long after their end, with their tasks, events and messages; 0 keeps all.
     run_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 90
 
@@ -271,7 +277,9 @@ class Settings(BaseSettings):
             raise ValueError(f"AGENTEX_TEMPORAL_ADDRESS is {value!r}; it takes HOST:PORT, without a scheme")
         return value
 
-    @field_validator(*_TLS_SETTINGS, "temporal_tls", "secret_key", "public_url", "redis_url", mode="before")
+    @field_validator(
+        *_TLS_SETTINGS, "temporal_tls", "secret_key", "public_url", "redis_url", "audit", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         # What a compose file or a chart leaves of a variable without a value; Path("") would be a folder.
@@ -362,6 +370,11 @@ class Settings(BaseSettings):
         except ssl.SSLError:
             raise ValueError(f"{names} are not a certificate and its key (PEM, no passphrase)") from None
         return self
+
+    @property
+    def audits(self) -> bool:
+        """Whether requests leave entries in the audit."""
+        return self.auth is not Auth.NONE if self.audit is None else self.audit
 
     @property
     def exposure_problem(self) -> str | None:

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentex.ids import new_id
+from agentex.noted import note_in
 from agentex.telemetry.metrics import REQUEST_SECONDS, REQUESTS, UNEXPECTED_ERRORS
 from agentex.web.problems import too_large
 
@@ -62,6 +63,7 @@ class _Exchange:
     def __init__(self, scope: Scope, send: Send) -> None:
         given = Headers(scope=scope).get("x-request-id", "")
         self.request_id = given if _SANE_ID.fullmatch(given) else str(new_id())
+        note_in(scope).request_id = self.request_id
         self._scope = scope
         self._send = send
         self._began = time.perf_counter()
