@@ -21,6 +21,7 @@ from agentex.database import DATABASE_ERRORS
 from agentex.errors import AgentexError
 from agentex.noted import Audited, note_in
 from agentex.resources import Resources
+from agentex.rpc.respond import CLIENT_GONE
 from agentex.telemetry.metrics import AUDIT_ENTRIES_LOST
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class _Audited:
             resource_type=kind,
             resource_id=id_,
             agent_id=_uuid(self._scope["path_params"].get("agent_id")),
-            outcome=_outcome(note.status or status),
+            outcome=outcome_of(note.status or status),
             status=status,
             request_id=note.request_id,
             address=client[0] if client else "",
@@ -181,8 +182,9 @@ def _mutating_route(scope: Scope) -> APIRoute | None:
     return route if is_mutating(scope["method"], route.name) else None
 
 
-def _outcome(status: int) -> Outcome:
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+def outcome_of(status: int) -> Outcome:
+    """How a request ended; one whose client has gone may have done its work."""
+    if status == CLIENT_GONE or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Outcome.FAILED
     if status == HTTPStatus.FORBIDDEN:
         return Outcome.DENIED

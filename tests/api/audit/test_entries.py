@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -204,6 +204,14 @@ async def test_what_is_streamed_has_its_entry_when_it_begins(
     assert len(await entries(resources)) == before + 1
 
 
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [(204, "done"), (401, "refused"), (403, "denied"), (404, "refused"), (499, "failed"), (503, "failed")],
+)
+def test_outcomes(status: int, outcome: str) -> None:
+    assert audited.outcome_of(status) == outcome
+
+
 async def test_no_answer_goes_out_before_its_entry_is_written(
     client: httpx2.AsyncClient, resources: Resources, task: Json, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,7 +248,7 @@ async def test_requests_at_the_same_time_share_their_statements(
 
 
 @asynccontextmanager
-async def refusing(resources: Resources) -> AsyncIterator[None]:
+async def refusing(resources: Resources) -> AsyncGenerator[None]:
     """A database that takes no entry."""
     await fetch(resources, "ALTER TABLE audit_entries ADD CONSTRAINT none CHECK (false) NOT VALID")
     try:
@@ -264,16 +272,12 @@ async def test_an_entry_that_is_refused_is_counted_and_logged_and_what_was_done_
     assert told == ("create_message", answer.json()["id"])
 
 
-def marked(value: object) -> object:
-    """A body whose texts are secrets, but for what names something."""
-    if isinstance(value, dict):
-        return {
-            key: MARK
-            if key in {"content", "description", "input"} and isinstance(inner, str)
-            else marked(inner)
-            for key, inner in value.items()  # pyright: ignore[reportUnknownVariableType] - JSON
-        }
-    return value
+def marked(body: Json) -> Json:
+    """The body with secrets for its texts, where they do not name something, and with one more."""
+    texts = {key: MARK for key in ("description", "input", "status_reason") if key in body}
+    content = {"content": TEXT | {"content": MARK}} if "content" in body else {}
+    params = {"params": marked(body["params"])} if "params" in body else {}
+    return {**body, **texts, **content, **params, "secret": MARK, "state": {"secret": MARK}}
 
 
 async def test_nothing_secret_stands_in_any_column(
@@ -287,9 +291,8 @@ async def test_nothing_secret_stands_in_any_column(
         params={"secret": MARK, "agent_id": world["agent_id"]},
     )
     for asked in MUTATIONS:
-        body = marked(asked.body)
-        extra = {**body, "secret": MARK, "state": {"secret": MARK}} if isinstance(body, dict) else None
-        await Asked(asked.method, asked.path, extra).of(queried, world)
+        body = marked(asked.body) if asked.body is not None else None
+        await Asked(asked.method, asked.path, body).of(queried, world)
     # A key in the place of an id.
     await queried.delete(f"/agent_api_keys/{MARK}")
     await queried.put(f"/messages/{MARK}", json={})

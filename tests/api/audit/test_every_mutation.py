@@ -17,6 +17,7 @@ from tests.api.app.test_every_route import world as world  # noqa: PLC0414 - a f
 from tests.api.audit.conftest import audited_app
 from tests.api.audit.entries import entries
 from tests.api.ledger.stage import fetch
+from tests.support.api import Json
 from tests.support.authz import EVERYTHING, ScriptedAuthz
 
 OPERATIONS = {
@@ -58,8 +59,8 @@ each_mutation = pytest.mark.parametrize(
 def about(asked: Asked, world: dict[str, str]) -> str | None:
     """The id that the entry has to name, None where the world does not know it."""
     if asked.path.endswith("/rpc"):
-        word = ((asked.body or {}).get("params") or {}).get("task_id", "").strip("{}")
-        return world.get(word)
+        params: Json = asked.body["params"] if asked.body else {}
+        return world.get(params.get("task_id", "").strip("{}"))
     if asked.path.endswith(("/schedules", "/deployments", "/webhook-trigger")):
         return None
     fitting = [path for path in ABOUT if asked.path == path or asked.path.startswith(f"{path}/")]

@@ -40,7 +40,7 @@ async def add(resources: Resources, *, days: float = 0) -> None:
             # As it would have been written then: rows cannot be changed.
             await rows(
                 session,
-                f"INSERT INTO audit_entries (id, at, {columns}) SELECT :id, :at, {columns} "
+                f"INSERT INTO audit_entries (id, at, {columns}) SELECT :id, :at, {columns} "  # noqa: S608 - columns
                 "FROM audit_entries WHERE id = :newest",
                 id=id_,
                 at=at,
@@ -71,9 +71,9 @@ async def test_the_database_refuses_to_change_an_entry(resources: Resources, sta
 
 async def test_retention_itself_cannot_touch_what_is_younger(resources: Resources) -> None:
     await add(resources, days=10)
-    leave = f"set_config('{FORGETS_BEFORE}', '{ago(days=5).isoformat()}', true)"
+    delete = "DELETE FROM audit_entries WHERE set_config(:name, :before, true) IS NOT NULL"
     with pytest.raises(DBAPIError, match="append-only"):
-        await fetch(resources, f"DELETE FROM audit_entries WHERE {leave} IS NOT NULL")
+        await fetch(resources, delete, name=FORGETS_BEFORE, before=ago(days=5).isoformat())
     assert len(await entries(resources)) == 2
 
 
