@@ -87,8 +87,8 @@ class AuditRead(BaseModel, from_attributes=True):
     )
     agent_id: UUID | None = ApiField(description="The agent in whose path it is")
     outcome: Outcome = ApiField(
-        description="denied: 403, refused: another 4xx, failed: 5xx, or the client went away; of JSON-RPC, whose errors "
-        "are 200, too"
+        description="denied: 403, refused: another 4xx, failed: 5xx, or the client went away; of JSON-RPC, "
+        "whose errors are 200, too"
     )
     status: int | None = ApiField(description="The HTTP status; null for the command line")
     request_id: str | None = ApiField(description="As in x-request-id and in the log")

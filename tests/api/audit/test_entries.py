@@ -283,7 +283,8 @@ def marked(body: Json) -> Json:
 async def test_nothing_secret_stands_in_any_column(
     client: httpx2.AsyncClient, resources: Resources, world: dict[str, str]
 ) -> None:
-    headers = dict.fromkeys(("authorization", "x-api-key", "x-agent-api-key", "cookie", "x-secret"), MARK)
+    names: tuple[str, ...] = ("authorization", "x-api-key", "x-agent-api-key", "cookie", "x-secret")
+    headers = dict.fromkeys(names, MARK)
     queried = httpx2.AsyncClient(
         transport=client._transport,  # pyright: ignore[reportPrivateUsage] - the same app
         base_url=client.base_url,
