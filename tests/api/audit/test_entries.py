@@ -284,7 +284,7 @@ async def test_nothing_secret_stands_in_any_column(
     client: httpx2.AsyncClient, resources: Resources, world: dict[str, str]
 ) -> None:
     names: tuple[str, ...] = ("authorization", "x-api-key", "x-agent-api-key", "cookie", "x-secret")
-    headers = dict.fromkeys(names, MARK)
+    headers = httpx2.Headers([(name, MARK) for name in names])
     queried = httpx2.AsyncClient(
         transport=client._transport,  # pyright: ignore[reportPrivateUsage] - the same app
         base_url=client.base_url,
