@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 
 from agentex.agent_api_keys.api import router as agent_api_keys_router
 from agentex.agents.api import router as agents_router
+from agentex.audit.api import router as audit_router
 from agentex.checkpoints.api import put_router
 from agentex.checkpoints.api import router as checkpoints_router
 from agentex.collector import keep_modules
@@ -46,6 +47,7 @@ from agentex.streams.service import hub_of
 from agentex.tasks.api import router as tasks_router
 from agentex.telemetry.logs import configure_logs
 from agentex.trackers.api import router as trackers_router
+from agentex.web.audited import Audit
 from agentex.web.bodies import body_limit, refuse_unstorable_json
 from agentex.web.connections import Connections, GuardedProtocol
 from agentex.web.edge import Edge
@@ -92,10 +94,15 @@ class Api(FastAPI):
     """FastAPI with the edge around all of it, its own error answers included."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        """As FastAPI's, inside guard and edge; origins between them, for a page may read its refusal."""
+        """As FastAPI's, inside the audit if there is one, guard and edge.
+
+        Origins stand between guard and edge, for a page may read its refusal.
+        """
         settings: Settings = self.state.settings
         limit = partial(body_limit, settings)
-        guarded: ASGIApp = Guard(super().build_middleware_stack(), settings, self.state.rates, limit)
+        routes = super().build_middleware_stack()
+        audited = Audit(routes) if settings.audits else routes
+        guarded: ASGIApp = Guard(audited, settings, self.state.rates, limit)
         return Edge(with_origins(guarded, settings.cors_origins), Proxies(settings.trusted_proxies))
 
     def openapi(self) -> dict[str, Any]:
@@ -207,7 +214,7 @@ def _add_routers(app: FastAPI, settings: Settings) -> None:
     for router in (spans_router, trackers_router, checkpoints_router):
         app.include_router(router)
     app.include_router(put_router, max_body_size=settings.max_checkpoint_bytes)
-    for router in (deployments_router, history_router, agent_api_keys_router, forward_router):
+    for router in (deployments_router, history_router, agent_api_keys_router, forward_router, audit_router):
         app.include_router(router)
     if settings.enable_agent_run_schedules:
         app.include_router(schedules_router)

@@ -14,6 +14,7 @@ from agentex.auth.principal import Principal
 from agentex.database import JsonObject, storable
 from agentex.errors import InvalidInput
 from agentex.idempotency import Repeat, repeat_of
+from agentex.noted import note_of
 from agentex.rates import CREDENTIAL_MARK, Rates
 from agentex.resources import Resources
 
@@ -38,10 +39,11 @@ ResourcesDep = Annotated[Resources, Depends(_resources)]
 
 # Not through ResourcesDep: what it gives is found again for whoever depends on it, 0.03 ms each time.
 async def _caller(request: Request) -> Principal:
-    principal = await (await _resources(request)).authz.authenticate(request.headers)
+    caller = await (await _resources(request)).authz.authenticate(request.headers)
+    note_of(request).principal = caller
     rates = cast("Rates", request.app.state.rates)
-    rates.opened(principal, request.scope.get(CREDENTIAL_MARK, b""))
-    return principal
+    rates.opened(caller, request.scope.get(CREDENTIAL_MARK, b""))
+    return caller
 
 
 # Who calls: authenticated from the request's headers, and nothing of them kept.

@@ -6,6 +6,7 @@ from sqlmodel import SQLModel
 
 from agentex.agent_api_keys.models import AgentApiKey
 from agentex.agents.models import Agent
+from agentex.audit.models import AuditEntry
 from agentex.auth.models import ApiKey, Grant, Member
 from agentex.checkpoints.models import Checkpoint, CheckpointBlob, CheckpointWrite
 from agentex.clocks.models import Clock
@@ -26,6 +27,7 @@ TABLES = (
     Agent,
     AgentApiKey,
     ApiKey,
+    AuditEntry,
     Checkpoint,
     CheckpointBlob,
     CheckpointWrite,

@@ -215,6 +215,12 @@ class Settings(EdgeSettings):
     stuck_after_seconds: PositiveFloat = 30
     clock_retire_after_seconds: PositiveFloat = 600
 
+    # Who did what when: an entry for each request that changes something. Unset: on where callers have names,
+    # which is with any AGENTEX_AUTH but none.
+    audit: bool | None = None
+    # A year, and a month to look at it; 0 keeps all.
+    audit_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 400
+
     # Runs are forgotten this long after their end, with their tasks, events and messages; 0 keeps all.
     run_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 90
 
@@ -307,7 +313,9 @@ class Settings(EdgeSettings):
             raise ValueError(f"AGENTEX_TEMPORAL_ADDRESS is {value!r}; it takes HOST:PORT, without a scheme")
         return value
 
-    @field_validator(*_TLS_SETTINGS, "temporal_tls", "secret_key", "public_url", "redis_url", mode="before")
+    @field_validator(
+        *_TLS_SETTINGS, "temporal_tls", "secret_key", "public_url", "redis_url", "audit", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         # What a compose file or a chart leaves of a variable without a value; Path("") would be a folder.
@@ -413,6 +421,11 @@ class Settings(EdgeSettings):
         # Not on the field: its error would show the URL, with the password.
         database_tls.check(self.database_url)
         return self
+
+    @property
+    def audits(self) -> bool:
+        """Whether requests leave entries in the audit."""
+        return self.auth is not Auth.NONE if self.audit is None else self.audit
 
     @property
     def exposure_problem(self) -> str | None:

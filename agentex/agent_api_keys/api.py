@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 
 from agentex.agent_api_keys import service
 from agentex.agent_api_keys.models import (
@@ -17,6 +17,7 @@ from agentex.agent_api_keys.models import (
 )
 from agentex.agent_api_keys.service import NamedKey, OfAgent
 from agentex.deps import Caller, Limit, PageNumber, ReadSession, ResourcesDep
+from agentex.noted import Audited, note_of
 
 router = APIRouter(prefix="/agent_api_keys", tags=["agent_api_keys"])
 
@@ -40,14 +41,16 @@ async def create_agent_api_key(body: ApiKeyCreate, resources: ResourcesDep, call
 
 @router.post("/webhook-trigger")
 async def create_webhook_trigger(
-    body: WebhookTriggerCreate, resources: ResourcesDep, caller: Caller
+    body: WebhookTriggerCreate, resources: ResourcesDep, caller: Caller, request: Request
 ) -> WebhookTriggerCreated:
     """Let GitHub or Slack call a route of an agent: keep the signing secret, and say which URL to paste.
 
     What comes in there is passed on when it is signed with that secret. The secret is shown in this answer
     only.
     """
-    return await service.create_trigger(resources, caller, body)
+    created = await service.create_trigger(resources, caller, body)
+    note_of(request).concerns(Audited.AGENT_API_KEY, created.key_id)
+    return created
 
 
 @router.get("")

@@ -32,6 +32,8 @@ class ResourceType(StrEnum):
     SCHEDULE = "schedule"
     RUN = "run"
     API_KEY = "api_key"
+    # Who did what: always asked of the type as such, and only to read.
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,12 @@ async def require(
     decision = await provider.authorize(session, principal, operation, resource)
     if decision.allowed:
         return
-    if operation is not Operation.READ:
-        readable = await provider.authorize(session, principal, Operation.READ, resource)
-        # A type as such is no secret: there is nothing to be found in it.
-        if readable.allowed or resource.id == "*":
-            raise Forbidden(f"{operation} on {resource.type} {resource.id} is not allowed: {decision.rule}")
+    # A type as such is no secret: there is nothing to be found in it.
+    is_readable = resource.id == "*"
+    if not is_readable and operation is not Operation.READ:
+        is_readable = (await provider.authorize(session, principal, Operation.READ, resource)).allowed
+    if is_readable:
+        raise Forbidden(f"{operation} on {resource.type} {resource.id} is not allowed: {decision.rule}")
     raise NotFound(f"{resource.type} {resource.id!r} not found")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from agentex.checkpoints import service
 from agentex.checkpoints.models import (
@@ -16,6 +16,7 @@ from agentex.checkpoints.models import (
     WritesPut,
 )
 from agentex.deps import Caller, ReadSession, ResourcesDep
+from agentex.noted import Audited, note_of
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
 # What these two take may be larger than other bodies.
@@ -31,8 +32,11 @@ async def get_checkpoint_tuple(
 
 
 @put_router.post("/put")
-async def put_checkpoint(body: CheckpointPut, resources: ResourcesDep, caller: Caller) -> CheckpointRef:
+async def put_checkpoint(
+    body: CheckpointPut, resources: ResourcesDep, caller: Caller, request: Request
+) -> CheckpointRef:
     """Keep a checkpoint and the channels' values that are new in it."""
+    note_of(request).concerns(Audited.CHECKPOINT, body.thread_id)
     await service.put(resources, caller, body)
     return CheckpointRef(
         thread_id=body.thread_id, checkpoint_ns=body.checkpoint_ns, checkpoint_id=body.checkpoint_id
@@ -40,8 +44,11 @@ async def put_checkpoint(body: CheckpointPut, resources: ResourcesDep, caller: C
 
 
 @put_router.post("/put-writes", status_code=204)
-async def put_checkpoint_writes(body: WritesPut, resources: ResourcesDep, caller: Caller) -> None:
+async def put_checkpoint_writes(
+    body: WritesPut, resources: ResourcesDep, caller: Caller, request: Request
+) -> None:
     """Keep what tasks of the graph have written since a checkpoint."""
+    note_of(request).concerns(Audited.CHECKPOINT, body.thread_id)
     await service.put_writes(resources, caller, body)
 
 
@@ -54,6 +61,9 @@ async def list_checkpoints(
 
 
 @router.post("/delete-thread", status_code=204)
-async def delete_checkpoint_thread(body: ThreadRef, resources: ResourcesDep, caller: Caller) -> None:
+async def delete_checkpoint_thread(
+    body: ThreadRef, resources: ResourcesDep, caller: Caller, request: Request
+) -> None:
     """Forget all checkpoints of a thread."""
+    note_of(request).concerns(Audited.CHECKPOINT, body.thread_id)
     await service.delete_thread(resources, caller, body.thread_id)

@@ -7,14 +7,19 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from agentex.audit.models import Outcome
+from agentex.audit.service import Entry, add
+from agentex.auth.models import ApiKey
 from agentex.auth.principal import Principal, PrincipalType, agent_principal
 from agentex.auth.rules import Role
 from agentex.auth.service import KeyWanted, make_key, put_member
 from agentex.database import Database
 from agentex.errors import InvalidInput
+from agentex.noted import Audited
 from agentex.settings import Settings
 
 CREATED_BY = "agentex keys create"
+ADDRESS = "command line"
 _NAME = re.compile(r"[\x21-\x7e]{1,200}", re.ASCII)
 
 
@@ -69,7 +74,21 @@ async def _create(settings: Settings, holder: Holder, name: str, limits: Limits)
     try:
         async with db.begin() as session:
             await put_member(session, member, Role.AGENT if holder.agent else holder.role)
-            _, made = await make_key(session, settings, wanted)
+            key, made = await make_key(session, settings, wanted)
+            await add(session, [_entry(key)])
         return made.text
     finally:
         await db.close()
+
+
+def _entry(key: ApiKey) -> Entry:
+    """For the audit, also where requests leave none: keys are few, and open much."""
+    return Entry(
+        account_id=key.account_id,
+        principal=CREATED_BY,
+        operation="keys.create",
+        resource_type=Audited.API_KEY,
+        resource_id=str(key.id),
+        outcome=Outcome.DONE,
+        address=ADDRESS,
+    )

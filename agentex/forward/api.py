@@ -14,6 +14,7 @@ from agentex.forward import service
 from agentex.forward.credentials import Incoming
 from agentex.forward.service import Own
 from agentex.forward_paths import FORWARD_PREFIX, own_path
+from agentex.noted import note_of
 
 router = APIRouter(tags=["forward"])
 
@@ -48,7 +49,7 @@ async def _forward(
     """
     own = Own(request.method, own_path(_raw_path(request, agent_name), "path"), _query(request))
     incoming = Incoming(agent_name, request.headers, await request.body())
-    return await service.forward(resources, incoming, own, request.receive)
+    return await service.forward(resources, incoming, own, request.receive, note=note_of(request))
 
 
 for method in METHODS:

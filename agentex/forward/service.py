@@ -18,6 +18,7 @@ from agentex.auth.authorize import Operation, require
 from agentex.forward.answer import ForwardedAnswer
 from agentex.forward.credentials import Incoming, Opened, opened
 from agentex.forward.headers import to_agent
+from agentex.noted import Audited, Note
 from agentex.resources import Resources
 from agentex.rpc.respond import CLIENT_GONE, ClientGone, while_connected
 
@@ -31,9 +32,11 @@ class Own:
     query: str
 
 
-async def forward(resources: Resources, incoming: Incoming, own: Own, receive: Receive) -> Response:
+async def forward(
+    resources: Resources, incoming: Incoming, own: Own, receive: Receive, *, note: Note
+) -> Response:
     """The agent's answer, as soon as it begins; raises what `opened` does and AgentCallFailed's classes."""
-    found = await _allowed(resources, incoming)
+    found = await _allowed(resources, incoming, note)
     if found.challenge is not None:
         return PlainTextResponse(found.challenge, headers={"x-content-type-options": "nosniff"})
     seconds = resources.settings.forward_timeout_seconds
@@ -55,10 +58,12 @@ async def forward(resources: Resources, incoming: Incoming, own: Own, receive: R
     return ForwardedAnswer(answer, deadline)
 
 
-async def _allowed(resources: Resources, incoming: Incoming) -> Opened:
+async def _allowed(resources: Resources, incoming: Incoming, note: Note) -> Opened:
     """The agent that is opened; who made the key may still execute it."""
     async with resources.db.read() as session:
         found = await opened(session, resources.settings, incoming)
+        note.principal = found.principal
+        note.concerns(Audited.AGENT, found.agent.id)
         agent = agent_ref(found.agent)
         await require(resources.authz, session, found.principal, Operation.EXECUTE, agent)
     return found

@@ -22,6 +22,7 @@ from agentex.messages.models import (
     MessageUpdate,
     PageDirection,
 )
+from agentex.noted import Audited, note_of
 from agentex.pagination import OrderDirection
 
 router = APIRouter(prefix="/messages", tags=["messages"])
@@ -79,17 +80,19 @@ async def create_message(body: MessageCreate, resources: ResourcesDep, caller: C
 
 @router.post("/batch")
 async def create_messages(
-    body: MessageBatchCreate, resources: ResourcesDep, caller: Caller
+    body: MessageBatchCreate, resources: ResourcesDep, caller: Caller, request: Request
 ) -> list[MessageRead]:
     """Add messages to a task in their order, all of them or none."""
+    note_of(request).concerns(Audited.TASK, body.task_id)
     return await service.add_batch(resources, caller, body)
 
 
 @router.put("/batch", dependencies=[Depends(_refuse_repeated_ids)])
 async def update_messages(
-    body: MessageBatchUpdate, resources: ResourcesDep, caller: Caller
+    body: MessageBatchUpdate, resources: ResourcesDep, caller: Caller, request: Request
 ) -> list[MessageRead]:
     """Give messages of a task other contents, all of them or none; the answer has them in the order given."""
+    note_of(request).concerns(Audited.TASK, body.task_id)
     return await service.change_batch(resources, caller, body)
 
 

@@ -76,6 +76,11 @@ class _GivenUp(AgentCallFailed):
 class Answering(Protocol):
     """What a client's message/send is answered with; one of the two is asked for, once."""
 
+    @property
+    def task_id(self) -> UUID | None:
+        """The task that it is in, where that is known."""
+        ...
+
     async def whole(self) -> bytes:
         """One line: the messages, or the error in their place."""
         ...
@@ -125,6 +130,11 @@ class OpenAnswer:
         self._waiting: asyncio.Task[object] | None = None
         self._answer = Accumulator()
         self._stored: dict[int, _Stored] = {}
+
+    @property
+    def task_id(self) -> UUID:
+        """The task that the message is in."""
+        return self._opened.task.id
 
     async def whole(self) -> bytes:
         """The answer as one line: its messages, or the error in their place."""

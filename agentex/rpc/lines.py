@@ -13,6 +13,7 @@ from agentex.rpc.models import INTERNAL_ERROR, RpcError, RpcResponse
 RequestId = int | str | None
 
 _RESULT = b'{"jsonrpc":"2.0","result":'
+_ERROR = b'{"jsonrpc":"2.0","result":null,"error":{'
 _NO_ERROR = b',"error":null,"id":'
 
 
@@ -38,3 +39,8 @@ def error_line(request_id: RequestId, message: str) -> bytes:
     """An error in the answer's place, or behind the updates that came before it."""
     error = RpcError(code=INTERNAL_ERROR, message=message)
     return RpcResponse(error=error, id=request_id).model_dump_json().encode() + b"\n"
+
+
+def is_error_line(line: bytes) -> bool:
+    """Whether the line is what error_line makes."""
+    return line.startswith(_ERROR)

@@ -59,6 +59,11 @@ class RepeatedAnswer:
         self._call = call
         self._send_id = send_id
 
+    @property
+    def task_id(self) -> None:
+        """Told by the entry of the request that is repeated."""
+        return
+
     async def whole(self) -> bytes:
         """The same as was answered, messages or error."""
         answer = await self._answer()

@@ -31,10 +31,12 @@ from agentex.errors import (
     AgentUnreachable,
     BadRequest,
     InvalidInput,
+    NotFound,
     Unavailable,
 )
 from agentex.events.service import add, wire_event
 from agentex.idempotency import Remembered, amend, find_entry, remember
+from agentex.noted import Note
 from agentex.rpc.answers import Answering
 from agentex.rpc.calls import RpcCall
 from agentex.rpc.messages import send as send_message
@@ -73,10 +75,10 @@ class _Made:
     to_agent: AcpCall | None = None
 
 
-async def answer(call: RpcCall) -> RpcResponse | Answering:
+async def answer(call: RpcCall, note: Note) -> RpcResponse | Answering:
     """The answer to one request, or what will give that of an agent.
 
-    Errors are answers too, but for Unavailable, which is worth a repeat.
+    Errors are answers too, but for Unavailable, which is worth a repeat; the note has which it is.
     """
     try:
         result = await _carry_out(call)
@@ -84,11 +86,14 @@ async def answer(call: RpcCall) -> RpcResponse | Answering:
         raise
     except AgentexError as error:
         code = INVALID_PARAMS if isinstance(error, InvalidInput) else INTERNAL_ERROR
+        note.status = error.status
         return _failure(call, code, error.message)
     except ValidationError as error:
         problems = describe(error.errors(include_url=False))
+        note.status = InvalidInput.status
         return _failure(call, INVALID_PARAMS, f"params of {call.request.method}: {problems}")
     if isinstance(result, RpcError):
+        note.status = NotFound.status if result.code == METHOD_NOT_FOUND else AgentCallFailed.status
         return RpcResponse(error=result, id=call.request.id)
     return RpcResponse(result=result, id=call.request.id) if isinstance(result, dict) else result
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 from temporalio.service import RPCError
 
+from agentex.audit.service import forget_old_entries
 from agentex.clocks import service as clocks
 from agentex.clocks import temporal as clocks_temporal
 from agentex.database import DATABASE_ERRORS, SessionLock, clock_now, is_unavailable, rows
@@ -144,7 +145,7 @@ class Sweep:
         if healthy:
             await self._sync_temporal()
         # Last: what is owed has been opened, and a fault of it holds up nothing else.
-        await self._forget_old_runs()
+        await self._forget_old()
 
     async def _open_overdue(self, healthy: bool) -> None:
         settings = self._resources.settings
@@ -254,10 +255,11 @@ class Sweep:
             await forget_old_sends(session, await clock_now(session))
         self._tidied_at = monotonic()
 
-    async def _forget_old_runs(self) -> None:
+    async def _forget_old(self) -> None:
         """A batch now and then; with more to forget, one in every sweep."""
         if monotonic() - self._forgot_at >= TIDY_INTERVAL_SECONDS:
             more = await forget_old_runs(self._resources)
+            more = await forget_old_entries(self._resources) or more
             self._forgot_at = float("-inf") if more else monotonic()
 
     async def _sync_temporal(self) -> None:

@@ -76,6 +76,10 @@ SWEEP_FAILURES = Counter("agentex_sweep_failures", "Sweeps that a fault ended ea
 TEMPORAL_ERRORS = Counter(
     "agentex_temporal_errors", "Calls to Temporal that failed, by call: is it down?", ["call"]
 )
+AUDIT_ENTRIES_LOST = Counter(
+    "agentex_audit_entries_lost",
+    "Requests whose entry in the audit could not be written, so that only the log has it: is there a gap?",
+)
 REQUESTS = Counter(
     "agentex_requests",
     "HTTP requests answered, by route and status: who gets errors?",

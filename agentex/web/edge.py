@@ -9,6 +9,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentex.ids import new_id
+from agentex.noted import note_in
 from agentex.telemetry.metrics import REQUEST_SECONDS, REQUESTS, UNEXPECTED_ERRORS
 from agentex.web.answer_headers import add_answer_headers
 from agentex.web.proxies import Proxies
@@ -57,6 +58,7 @@ class _Exchange:
 
     def __init__(self, scope: Scope, send: Send, given: str) -> None:
         self.request_id = given if _SANE_ID.fullmatch(given) else str(new_id())
+        note_in(scope).request_id = self.request_id
         self._scope = scope
         self._send = send
         self._began = time.perf_counter()

@@ -82,6 +82,7 @@ EXAMPLES: dict[str, JsonObject] = {
 TAGS: dict[str, str] = {
     "agent_api_keys": "Keys and signing secrets that open an agent's own routes, and webhooks",
     "agents": "Agents: they register themselves; what is known of them",
+    "audit": "Who did what when, to which object, from where",
     "checkpoints": "Where LangGraph graphs stand, as its checkpoint savers keep it",
     "deployments": "Builds of an agent beside the one in production, and which commits have served",
     "events": "Inputs of async agents, in their order",

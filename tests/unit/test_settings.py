@@ -60,6 +60,8 @@ def test_a_worker_serves_the_queues_it_is_told(monkeypatch: pytest.MonkeyPatch) 
         ("AGENTEX_ANSWER_TIMEOUT_SECONDS", "30m"),
         ("AGENTEX_DATABASE_POOL_SIZE", "0"),
         ("AGENTEX_AUTH", "nobody"),
+        ("AGENTEX_AUDIT", "perhaps"),
+        ("AGENTEX_AUDIT_RETENTION_DAYS", "-1"),
         ("AGENTEX_LOG_LEVEL", "loud"),
         ("AGENTEX_AGENT_HEALTH_INTERVAL_SECONDS", "-1"),
         ("AGENTEX_AGENT_HEALTH_TIMEOUT_SECONDS", "0"),
@@ -219,3 +221,24 @@ def test_a_redis_url_without_the_package_names_the_extra(monkeypatch: pytest.Mon
 def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTEX_REDIS_URL", " ")
     assert Settings().redis_url is None
+
+
+@pytest.mark.parametrize(
+    ("auth", "audit", "audits"),
+    [
+        ("none", None, False),
+        ("none", "", False),
+        ("none", "true", True),
+        ("api_keys", None, True),
+        ("api_keys", "", True),
+        ("api_keys", "false", False),
+    ],
+)
+def test_there_is_an_audit_where_callers_have_names(
+    monkeypatch: pytest.MonkeyPatch, auth: str, audit: str | None, audits: bool
+) -> None:
+    monkeypatch.setenv("AGENTEX_AUTH", auth)
+    monkeypatch.setenv("AGENTEX_SECRET_KEY", "c2l4dGVlbiBieXRlcyBhbmQgc2l4dGVlbiBtb3JlLi4=")
+    if audit is not None:
+        monkeypatch.setenv("AGENTEX_AUDIT", audit)
+    assert Settings().audits is audits
