@@ -13,16 +13,17 @@ from agentex.auth.principal import Principal
 from agentex.auth.rules import Facts, Question, Role, decide, in_scope, reads_all
 from agentex.database import Database, rows
 
+# Of one that is not deleted: its name may be another's by now, whose its tasks are not.
 _AGENT_OF = {
-    ResourceType.AGENT: "SELECT a.name FROM agents a WHERE a.id = CAST(:id AS uuid)",
+    ResourceType.AGENT: "SELECT a.name FROM agents a WHERE a.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
     ResourceType.TASK: "SELECT a.name FROM tasks t JOIN agents a ON a.id = t.agent_id "
-    "WHERE t.id = CAST(:id AS uuid)",
+    "WHERE t.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
     ResourceType.SCHEDULE: "SELECT a.name FROM agent_run_schedules s JOIN agents a ON a.id = s.agent_id "
-    "WHERE s.id = CAST(:id AS uuid)",
+    "WHERE s.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
     ResourceType.RUN: "SELECT a.name FROM runs r JOIN agents a ON a.id = r.agent_id "
-    "WHERE r.id = CAST(:id AS uuid)",
+    "WHERE r.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
     ResourceType.API_KEY: "SELECT a.name FROM agent_api_keys k JOIN agents a ON a.id = k.agent_id "
-    "WHERE k.id = CAST(:id AS uuid)",
+    "WHERE k.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
 }
 _GRANTED = """
     {id} IN (SELECT resource_id FROM grants WHERE account_id = :seen_account AND member = :seen_member
@@ -99,7 +100,8 @@ def _own(principal: Principal, kind: ResourceType) -> Visible:
     }
     if principal.agent_name is not None and kind is not ResourceType.API_KEY:
         conditions.append(
-            "{agent_id} IN (SELECT id FROM agents WHERE account_id = :seen_account AND name = :seen_agent)"
+            "{agent_id} IN (SELECT id FROM agents WHERE account_id = :seen_account AND name = :seen_agent"
+            " AND deleted_at IS NULL)"
         )
         parameters["seen_agent"] = principal.agent_name
     return Visible(tuple(conditions), parameters)

@@ -21,8 +21,8 @@ from tests.support.api import TEXT, Json, create_task, register, registration, r
 from tests.support.authz import EVERYTHING, ScriptedAuthz
 from tests.support.sse import first_update
 
-# What everybody may ask, and learns nothing of anybody from.
-OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json"}
+# What everybody may ask, and learns nothing of anybody else from.
+OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/whoami"}
 INSTANT: Json = {"scheduled_time": "{coming}"}
 SKIPPED: Json = {"scheduled_time": "{skipped}"}
 RPC: list[Json] = [
