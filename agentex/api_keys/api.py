@@ -51,28 +51,32 @@ async def list_api_keys(
     return await service.list_page(session, resources, caller, member, limit=limit, cursor=cursor)
 
 
-@router.get("/{key_id}")
-async def get_api_key(key_id: str, session: ReadSession, resources: ResourcesDep, caller: Caller) -> KeyRead:
+@router.get("/{api_key_id}")
+async def get_api_key(
+    api_key_id: str, session: ReadSession, resources: ResourcesDep, caller: Caller
+) -> KeyRead:
     """One key."""
-    return KeyRead.model_validate(await service.get(session, resources, caller, key_id))
+    return KeyRead.model_validate(await service.get(session, resources, caller, api_key_id))
 
 
-@router.delete("/{key_id}")
-async def revoke_api_key(key_id: str, resources: ResourcesDep, caller: Caller) -> KeyRead:
+@router.delete("/{api_key_id}")
+async def revoke_api_key(api_key_id: str, resources: ResourcesDep, caller: Caller) -> KeyRead:
     """Revoke a key: it opens nothing from now on, and ends the streams that it has opened. Idempotent."""
     async with resources.db.read() as session:
-        key = await service.get(session, resources, caller, key_id)
+        key = await service.get(session, resources, caller, api_key_id)
     return await service.revoke(resources, caller, key)
 
 
-@router.post("/{key_id}/rotate")
-async def rotate_api_key(key_id: str, body: KeyRotate, resources: ResourcesDep, caller: Caller) -> KeyRotated:
+@router.post("/{api_key_id}/rotate")
+async def rotate_api_key(
+    api_key_id: str, body: KeyRotate, resources: ResourcesDep, caller: Caller
+) -> KeyRotated:
     """Make a key that takes this one's place; the old one ends after the overlap.
 
     It has the same scopes. The key is shown in this answer only.
     """
     async with resources.db.read() as session:
-        key = await service.get(session, resources, caller, key_id)
+        key = await service.get(session, resources, caller, api_key_id)
     return await service.rotate(resources, caller, key, body)
 
 
@@ -84,29 +88,29 @@ async def list_members(
     return await members.list_page(session, resources, caller, limit=limit, cursor=cursor)
 
 
-@members_router.get("/{name:path}")
+@members_router.get("/{member:path}")
 async def get_member(
-    name: MemberInPath, session: ReadSession, resources: ResourcesDep, caller: Caller
+    member: MemberInPath, session: ReadSession, resources: ResourcesDep, caller: Caller
 ) -> MemberRead:
     """One member. For admins."""
-    return await members.get(session, resources, caller, name)
+    return await members.get(session, resources, caller, member)
 
 
-@members_router.put("/{name:path}")
+@members_router.put("/{member:path}")
 async def put_member(
-    name: MemberInPath, body: MemberPut, resources: ResourcesDep, caller: Caller
+    member: MemberInPath, body: MemberPut, resources: ResourcesDep, caller: Caller
 ) -> MemberRead:
     """Make somebody a member, or give a member another role; one that had left is back. For admins."""
-    return await members.put(resources, caller, name, body.role)
+    return await members.put(resources, caller, member, body.role)
 
 
-@members_router.delete("/{name:path}")
-async def disable_member(name: MemberInPath, resources: ResourcesDep, caller: Caller) -> MemberRead:
+@members_router.delete("/{member:path}")
+async def disable_member(member: MemberInPath, resources: ResourcesDep, caller: Caller) -> MemberRead:
     """Have a member leave: its keys are revoked, and what it has scheduled runs no more. For admins.
 
     The last admin cannot leave. Idempotent.
     """
-    return await members.remove(resources, caller, name)
+    return await members.remove(resources, caller, member)
 
 
 @whoami_router.get("/whoami")

@@ -81,6 +81,9 @@ BODIES: dict[str, list[Json]] = {
     ],
     "POST /agents/{agent_id}/deployments": [{"docker_image": "greeter:2"}],
     "POST /agents/{agent_id}/deployments/{deployment_id}/rpc": [RPC[0]],
+    "POST /api_keys": [{"name": "another"}, {"name": "another", "member": "{member}"}],
+    "POST /api_keys/{api_key_id}/rotate": [{}],
+    "PUT /members/{member}": [{"role": "viewer"}],
     "POST /agent_api_keys": [{"agent_id": "{agent_id}", "name": "another"}],
     "POST /agent_api_keys/webhook-trigger": [{"agent_name": "{name}", "name": "a/b", "forward_path": "c"}],
     **{f"PATCH {path}": [{"description": "changed"}] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
@@ -119,6 +122,7 @@ LISTS: dict[str, Any] = {
     "GET /states": [],
     "GET /spans": [],
     "GET /tracker": [],
+    "GET /api_keys": {"api_keys": [], "next_cursor": None},
     "GET /runs": {"runs": [], "next_cursor": None},
 }
 FORWARD = "/agents/forward/name/{agent_name}/{path}"
@@ -203,7 +207,13 @@ async def world(
     assert (await client.post("/agents/register", json=known)).status_code == 200
     history = await client.get("/deployment-history", params={"agent_id": agent["id"]})
     key = await client.post("/agent_api_keys", json={"agent_id": agent["id"], "name": name})
+    # The caller, and another one.
+    for member, role in (("user:tester", "admin"), ("service_account:ci", "editor")):
+        assert (await client.put(f"/members/{member}", json={"role": role})).status_code == 200
+    own_key = await client.post("/api_keys", json={"name": "own"})
     return {
+        "api_key_id": own_key.json()["id"],
+        "member": "service_account:ci",
         "span_id": span.json()["id"],
         "tracker_id": trackers.json()[0]["id"],
         "deployment_id": deployment["id"],
