@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 
+from sqlmodel.ext.asyncio.session import AsyncSession
+
 from agentex.auth.authorize import EVERYTHING, Decision, Operation, ResourceRef, ResourceType, Visible
 from agentex.auth.principal import Principal
 from agentex.auth.rules import Facts, Question, Role, decide, in_scope, reads_all
@@ -46,28 +48,44 @@ class LocalAuthorizer:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def authorize(self, principal: Principal, operation: Operation, resource: ResourceRef) -> Decision:
+    async def authorize(
+        self,
+        principal: Principal,
+        operation: Operation,
+        resource: ResourceRef,
+        session: AsyncSession | None = None,
+    ) -> Decision:
         """What the rules say of it."""
         question = Question(principal, operation, resource)
         if principal.account_id != resource.account_id:
             return decide(question, Facts(is_member=False))
-        return decide(question, await self._facts(principal, resource))
+        return decide(question, await self._facts(principal, resource, self._source(session)))
 
-    async def visible(self, principal: Principal, kind: ResourceType) -> Visible:
+    async def visible(
+        self, principal: Principal, kind: ResourceType, session: AsyncSession | None = None
+    ) -> Visible:
         """All of the type, or what is the principal's own, was granted to it, or hangs on it as an agent."""
-        found = await rows(self._db, _MEMBER_SQL, account_id=principal.account_id, name=principal.creator)
+        found = await rows(
+            self._source(session), _MEMBER_SQL, account_id=principal.account_id, name=principal.creator
+        )
         if not found or not in_scope(principal.scopes, f"{kind}.{Operation.READ}"):
             return Visible(())
         return EVERYTHING if reads_all(_role(found[0]["role"]), kind) else _own(principal, kind)
 
-    async def _facts(self, principal: Principal, resource: ResourceRef) -> Facts:
+    def _source(self, session: AsyncSession | None) -> AsyncSession | Database:
+        """The session where it holds a connection: all that are in use would wait for a second one each."""
+        return session if session is not None and session.in_transaction() else self._db
+
+    async def _facts(
+        self, principal: Principal, resource: ResourceRef, source: AsyncSession | Database
+    ) -> Facts:
         named: dict[str, object] = {"account_id": principal.account_id, "name": principal.creator}
         if resource.id == "*":
-            found = await rows(self._db, _MEMBER_SQL, **named)
+            found = await rows(source, _MEMBER_SQL, **named)
             return Facts(is_member=True, role=_role(found[0]["role"])) if found else Facts(is_member=False)
         agent_of = f"({_AGENT_OF[resource.type]})" if principal.agent_name else "NULL::text"
         found = await rows(
-            self._db,
+            source,
             _FACTS_SQL.format(agent_of=agent_of),
             kind=resource.type.value,
             id=resource.id,
