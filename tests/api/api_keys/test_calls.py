@@ -93,7 +93,7 @@ async def test_an_agent_without_a_key_is_called_without_one_whatever_its_caller_
     client: httpx2.AsyncClient, resources: Resources, acp_server: AcpServer, editor: str
 ) -> None:
     agent = await add_agent(resources, acp_url=acp_server.url)
-    request = {"jsonrpc": "2.0", "id": 7, "method": "task/create", "params": {}}
+    request: Json = {"jsonrpc": "2.0", "id": 7, "method": "task/create", "params": {}}
     await client.post(f"/agents/{agent.id}/rpc", json=request, headers=of_agent(editor))
     assert sent(acp_server) == [("task/create", None)]
     assert editor not in str(acp_server.requests)
