@@ -186,7 +186,9 @@ async def _authorized_tasks(
     allowed: list[Prepared] = []
     outcomes: list[Outcome] = []
     for item in deliveries:
-        task = ResourceRef(ResourceType.TASK, item.delivery.task["id"], item.run.account_id)
+        # The run has made it under its creator, see _new_task.
+        owner = item.run.principal.creator
+        task = ResourceRef(ResourceType.TASK, item.delivery.task["id"], item.run.account_id, owner)
         try:
             async with resources.db.read() as session:
                 decision = await resources.authz.authorize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -49,14 +50,21 @@ class ContractStack(Stack):
     def __init__(self, directory: Path, database_url: str, temporal_address: str, **settings: object) -> None:
         super().__init__(directory, database_url, temporal_address, **settings)
         self.sdk_processes: list[ManagedProcess] = []
+        # AGENT_API_KEY by the agent's name, where the server asks for keys.
+        self.agent_keys: dict[str, str] = {}
 
-    async def start_sdk_agents(self, python: Path, redis_url: str | None = None) -> None:
-        """Start all of SDK_AGENTS at once; returns when each has registered itself and serves."""
-        await asyncio.gather(*[self._start_sdk_agent(agent, python, redis_url) for agent in SDK_AGENTS])
+    async def start_sdk_agents(
+        self, python: Path, redis_url: str | None = None, *, agents: Sequence[SdkAgent] = SDK_AGENTS
+    ) -> None:
+        """Start the agents at once; returns when each has registered itself and serves."""
+        await asyncio.gather(*[self._start_sdk_agent(agent, python, redis_url) for agent in agents])
 
-    async def _start_sdk_agent(self, agent: SdkAgent, python: Path, redis_url: str | None) -> None:
-        port, health_port = free_port(), free_port()
-        # What an operator gives an agent: its own address and name, and where the server is.
+    def sdk_agent(self, agent: SdkAgent, python: Path, port: int) -> ManagedProcess:
+        """The server of an agent, which is not started yet."""
+        return self._process(python, _server(agent, port), self._variables(agent, port))
+
+    def _variables(self, agent: SdkAgent, port: int) -> dict[str, str]:
+        """What an operator gives an agent: its own address and name, and where the server is."""
         variables = {
             "AGENT_NAME": agent.name,
             "AGENT_DESCRIPTION": f"{agent.name} of the contract tests",
@@ -65,6 +73,13 @@ class ContractStack(Stack):
             "ACP_TYPE": agent.acp_type,
             "AGENTEX_BASE_URL": self.url,
         }
+        if agent.name in self.agent_keys:
+            variables["AGENT_API_KEY"] = self.agent_keys[agent.name]
+        return variables
+
+    async def _start_sdk_agent(self, agent: SdkAgent, python: Path, redis_url: str | None) -> None:
+        port, health_port = free_port(), free_port()
+        variables = self._variables(agent, port)
         if redis_url is not None:
             variables["REDIS_URL"] = redis_url
         if agent.worker is not None:
@@ -74,16 +89,18 @@ class ContractStack(Stack):
                 "WORKFLOW_TASK_QUEUE": f"{self.prefix}-{agent.name}",
                 "HEALTH_CHECK_PORT": str(health_port),
             }
-        # -P: the project's own agentex stands in the folder that this process works in.
-        server = ["-P", "-m", "uvicorn", f"{agent.module}:acp", "--app-dir", str(AGENTS)]
-        server += ["--host", "127.0.0.1", "--port", str(port)]
-        waits = [self._serve(python, server, variables, f"http://127.0.0.1:{port}/healthz")]
+        waits = [self._serve(python, _server(agent, port), variables, f"http://127.0.0.1:{port}/healthz")]
         if agent.worker is not None:
             program = [str(AGENTS / agent.worker)]
             waits.append(self._serve(python, program, variables, f"http://127.0.0.1:{health_port}/readyz"))
         await asyncio.gather(*waits)
 
     async def _serve(self, python: Path, arguments: list[str], variables: dict[str, str], url: str) -> None:
+        process = self._process(python, arguments, variables)
+        process.start()
+        await asyncio.to_thread(process.wait_until_ready, url, START_SECONDS)
+
+    def _process(self, python: Path, arguments: list[str], variables: dict[str, str]) -> ManagedProcess:
         inherited = environment()
         hidden = {name: None for name in os.environ if name not in inherited}
         log = self.directory / f"sdk-{len(self.sdk_processes)}.log"
@@ -91,8 +108,7 @@ class ContractStack(Stack):
             [str(python), *arguments], environment={**hidden, **inherited, **variables}, log=log
         )
         self.sdk_processes.append(process)
-        process.start()
-        await asyncio.to_thread(process.wait_until_ready, url, START_SECONDS)
+        return process
 
     async def fire_once(self, agent_id: str, due: datetime, **body: object) -> dict[str, Any]:
         """A schedule whose only instant is `due`, an even second."""
@@ -118,3 +134,10 @@ class ContractStack(Stack):
             if process.returncode is None:
                 process.kill()
         await super().close(tidy_temporal=tidy_temporal)
+
+
+def _server(agent: SdkAgent, port: int) -> list[str]:
+    """The command line of an agent's server, behind its Python."""
+    # -P: the project's own agentex stands in the folder that this process works in.
+    server = ["-P", "-m", "uvicorn", f"{agent.module}:acp", "--app-dir", str(AGENTS)]
+    return [*server, "--host", "127.0.0.1", "--port", str(port)]
