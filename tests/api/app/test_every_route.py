@@ -172,6 +172,14 @@ each_request = pytest.mark.parametrize(
 )
 
 
+async def members(client: httpx2.AsyncClient) -> dict[str, str]:
+    """The caller as a member with a key, and another member."""
+    for name, role in (("user:tester", "admin"), ("service_account:ci", "editor")):
+        assert (await client.put(f"/members/{name}", json={"role": role})).status_code == 200
+    key = await client.post("/api_keys", json={"name": "own"})
+    return {"api_key_id": key.json()["id"], "member": "service_account:ci"}
+
+
 @pytest.fixture
 async def world(
     client: httpx2.AsyncClient, resources: Resources, agent: Json, acp_server: AcpServer
@@ -207,13 +215,8 @@ async def world(
     assert (await client.post("/agents/register", json=known)).status_code == 200
     history = await client.get("/deployment-history", params={"agent_id": agent["id"]})
     key = await client.post("/agent_api_keys", json={"agent_id": agent["id"], "name": name})
-    # The caller, and another one.
-    for member, role in (("user:tester", "admin"), ("service_account:ci", "editor")):
-        assert (await client.put(f"/members/{member}", json={"role": role})).status_code == 200
-    own_key = await client.post("/api_keys", json={"name": "own"})
     return {
-        "api_key_id": own_key.json()["id"],
-        "member": "service_account:ci",
+        **await members(client),
         "span_id": span.json()["id"],
         "tracker_id": trackers.json()[0]["id"],
         "deployment_id": deployment["id"],
