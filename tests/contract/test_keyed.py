@@ -58,7 +58,9 @@ async def keyed(postgres: PostgresServer) -> AsyncIterator[Keyed]:
     stack = ContractStack(directory, url, temporal.address, auth="api_keys", secret_key=secret)
     try:
         stack.start()
-        keys = dict(zip(("admin", "editor", "async-base", "token"), await _made(stack), strict=True))
+        keys: dict[str, str] = dict(
+            zip(("admin", "editor", "async-base", "token"), await _made(stack), strict=True)
+        )
         stack.headers = {"x-api-key": keys["token"]}
         keys["sync-plain"] = await _registered(stack)
         stack.headers = {"x-api-key": keys["editor"]}
