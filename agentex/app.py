@@ -22,6 +22,8 @@ from starlette.types import ASGIApp
 
 from agentex.agent_api_keys.api import router as agent_api_keys_router
 from agentex.agents.api import router as agents_router
+from agentex.api_keys.api import members_router, whoami_router
+from agentex.api_keys.api import router as api_keys_router
 from agentex.audit.api import router as audit_router
 from agentex.checkpoints.api import put_router
 from agentex.checkpoints.api import router as checkpoints_router
@@ -215,6 +217,8 @@ def _add_routers(app: FastAPI, settings: Settings) -> None:
         app.include_router(router)
     app.include_router(put_router, max_body_size=settings.max_checkpoint_bytes)
     for router in (deployments_router, history_router, agent_api_keys_router, forward_router, audit_router):
+        app.include_router(router)
+    for router in (api_keys_router, members_router, whoami_router):
         app.include_router(router)
     if settings.enable_agent_run_schedules:
         app.include_router(schedules_router)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agentex.agent_api_keys.service import remove_of_agent
+from agentex.api_keys.members import disable_agent
 from agentex.deployments.history import note_registration
 from agentex.deployments.service import take_in
 from agentex.resources import Resources
@@ -21,7 +22,7 @@ def fill_hooks(resources: Resources) -> None:
     hooks.task_given_up = [tell_open_sends]
     hooks.task_alive = [prove_alive]
     hooks.task_alive_sql = PROVE_ALIVE_SQL
-    hooks.agent_deleted = [pause_for_deleted_agent, remove_of_agent]
+    hooks.agent_deleted = [pause_for_deleted_agent, remove_of_agent, disable_agent]
     hooks.process_registers = take_in
     hooks.agent_registered = [note_registration]
     hooks.run_opened = RunStarter(resources).start_soon

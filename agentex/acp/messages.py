@@ -44,6 +44,8 @@ class AcpCall:
     trace_headers: Mapping[str, str] = field(default_factory=dict[str, str])
     # Of a client's request, in lower case, as headers.passed_headers lets them through.
     passed_headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    # What the agent knows us by, sealed; None for an agent that takes calls from anybody.
+    sealed_key: str | None = field(default=None, repr=False)
 
 
 class Author(StrEnum):

@@ -5,19 +5,32 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 
 from agentex.agents import service
 from agentex.agents.models import AgentRead, AgentRegister, AgentRegisterBuild, AgentRegistered, Deleted
+from agentex.auth.keys import AGENT_KEY_HEADER
 from agentex.deps import Caller, Limit, PageNumber, ReadSession, ResourcesDep, json_object
 
 router = APIRouter(prefix="/agents", tags=["agents"])
 
+# A credential like the others, which the document names as such and not as a parameter.
+AgentKey = Annotated[str | None, Header(alias=AGENT_KEY_HEADER, include_in_schema=False)]
+
 
 @router.post("/register")
-async def register_agent(body: AgentRegister, resources: ResourcesDep, caller: Caller) -> AgentRegistered:
-    """Register an agent, or bring it up to date; idempotent by name, or by agent_id when it is known."""
-    return AgentRegistered.model_validate(await service.register(resources, caller, body))
+async def register_agent(
+    body: AgentRegister, resources: ResourcesDep, caller: Caller, agent_key: AgentKey = None
+) -> AgentRegistered:
+    """Register an agent, or bring it up to date; idempotent by name, or by agent_id when it is known.
+
+    With AGENTEX_AUTH, a new name takes leave to make agents, a known one the agent's own key or leave to
+    change the agent. A key in x-agent-api-key is what the agent is called with from then on. To who else
+    registers a new name, the answer has the agent's first key, this once.
+    """
+    registered = await service.register(resources, caller, body, agent_key=agent_key)
+    read = AgentRead.model_validate(registered.agent)
+    return AgentRegistered(**read.model_dump(), agent_api_key=registered.agent_api_key)
 
 
 @router.post("/register-build")

@@ -181,9 +181,13 @@ class AgentRead(BaseModel):
 
 
 class AgentRegistered(AgentRead):
-    """The answer to a registration; the key stays null until keys exist."""
+    """The answer to a registration, the only one that may have a key."""
 
-    agent_api_key: str | None = None
+    agent_api_key: str | None = Field(
+        default=None,
+        description="The agent's first key, made for a new name that somebody else registers: shown now and "
+        "never again. Null for one that comes with its own, for a known name, and with AGENTEX_AUTH=none",
+    )
 
 
 class Deleted(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -18,6 +18,8 @@ from sqlmodel import SQLModel, col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
+from agentex.agents import credentials
+from agentex.agents.credentials import agent_ref
 from agentex.agents.models import (
     AcpType,
     Agent,
@@ -27,7 +29,7 @@ from agentex.agents.models import (
     AgentStatus,
     Deleted,
 )
-from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require, type_ref
+from agentex.auth.authorize import AuthProvider, Operation, ResourceType, require
 from agentex.auth.lists import seen_by
 from agentex.auth.principal import Principal
 from agentex.database import Database, JsonColumn, JsonObject, rows, violates
@@ -51,9 +53,12 @@ class AgentFilter:
     order_direction: Literal["asc", "desc"] = "desc"
 
 
-def agent_ref(agent: Agent) -> ResourceRef:
-    """The agent as a resource."""
-    return ResourceRef(ResourceType.AGENT, str(agent.id), agent.account_id, agent.owner)
+@dataclass(frozen=True)
+class Registered:
+    """A registered agent, and the key that was made for it, which is shown once."""
+
+    agent: Agent
+    agent_api_key: str | None = field(default=None, repr=False)
 
 
 def wire_agent(agent: Agent) -> JsonObject:
@@ -72,30 +77,39 @@ def address(agent: Agent) -> str:
     return agent.acp_url
 
 
-async def register(resources: Resources, principal: Principal, body: AgentRegister) -> Agent:
+async def register(
+    resources: Resources, principal: Principal, body: AgentRegister, *, agent_key: str | None = None
+) -> Registered:
     """Make the agent, or bring the one of this id, else of this name, up to date.
 
+    `agent_key` is the credential that the agent itself has presented, which it is called with from now on.
     Raises AlreadyExists when the agent of that id wants a name that another one has, InvalidInput for an
     address where no agent may live. What a name resolves to is looked at when the agent is called.
     """
+    sealed = credentials.sealed(resources.settings, agent_key)
     while True:
         async with resources.db.read() as session:
             known = await _registered(session, principal, body)
-            await _require_register(session, resources, principal, known)
+            may_take = await credentials.require_register(session, resources, principal, body.name, known)
         refusal = resources.acp.refusal(body.acp_url)
         if refusal is not None:
             raise InvalidInput("acp_url", refusal)
-        said = _said(body)
+        said = _said(body) | ({"sealed_key": sealed} if sealed else {})
         async with resources.db.begin() as session:
             if known and await _stands_aside(session, resources, known, body):
-                return known
+                return Registered(known)
             agent = await (_update(session, known, said) if known else _insert(session, principal, said))
+            made: str | None = None
             if agent is not None:
                 for hook in resources.hooks.agent_registered:
                     await hook(session, _process(agent, body))
+                if known is None:
+                    made = await credentials.first_key(
+                        session, resources.settings, principal, agent, may_take
+                    )
         # None: another registration or a deletion came in between, so that something else is to be allowed.
         if agent is not None:
-            return agent
+            return Registered(agent, made)
 
 
 async def register_build(resources: Resources, principal: Principal, body: AgentRegisterBuild) -> Agent:
@@ -106,7 +120,7 @@ async def register_build(resources: Resources, principal: Principal, body: Agent
     while True:
         async with resources.db.read() as session:
             known = await _of_name(session, principal, body.name)
-            await _require_register(session, resources, principal, known)
+            await credentials.require_register(session, resources, principal, body.name, known)
         if known is not None and known.acp_url is not None:
             return known
         said = _said_by_build(body)
@@ -297,14 +311,6 @@ async def _registered(session: AsyncSession, principal: Principal, body: AgentRe
     agent_id = _uuid(body.agent_id)
     of_id = await _of_id(session, principal, agent_id) if agent_id else None
     return of_id or await _of_name(session, principal, body.name)
-
-
-async def _require_register(
-    session: AsyncSession, resources: Resources, principal: Principal, known: Agent | None
-) -> None:
-    operation = Operation.UPDATE if known else Operation.CREATE
-    subject = agent_ref(known) if known else type_ref(ResourceType.AGENT, principal)
-    await require(resources.authz, session, principal, operation, subject)
 
 
 def _process(agent: Agent, body: AgentRegister) -> RegisteredProcess:

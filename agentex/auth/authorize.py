@@ -32,6 +32,8 @@ class ResourceType(StrEnum):
     SCHEDULE = "schedule"
     RUN = "run"
     API_KEY = "api_key"
+    # Who is in the account, and as what: always asked of the type as such.
+    MEMBER = "member"
     # Who did what: always asked of the type as such, and only to read.
     AUDIT = "audit"
 

@@ -25,7 +25,7 @@ MAX_KEY_LENGTH = 512
 # The key's use is noted once a minute, so that a key that is much used is not a row that is much written.
 _KEY_SQL = """
     WITH found AS (
-        SELECT k.id, k.scopes, k.last_used_at, m.principal FROM api_keys k
+        SELECT k.id, k.scopes, k.expires_at, k.last_used_at, m.principal FROM api_keys k
         JOIN members m ON m.account_id = k.account_id AND m.name = k.member
         WHERE k.key_hash = :key_hash AND k.revoked_at IS NULL AND m.disabled_at IS NULL
             AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
@@ -34,7 +34,7 @@ _KEY_SQL = """
         WHERE k.id = found.id
             AND (found.last_used_at IS NULL OR found.last_used_at < clock_timestamp() - interval '1 minute')
     )
-    SELECT principal::text AS principal, scopes::text AS scopes FROM found
+    SELECT principal::text AS principal, scopes::text AS scopes, expires_at FROM found
 """
 
 
@@ -60,16 +60,8 @@ def hash_key(key: str) -> str:
 
 def presented(headers: Mapping[str, str]) -> str | None:
     """The one credential of a request, None without any; raises Unauthorized for two that differ."""
-    bearer = headers.get(AUTHORIZATION, "")
-    given = {
-        value
-        for value in (
-            bearer[len(_BEARER) :].strip() if bearer[: len(_BEARER)].lower() == _BEARER else "",
-            headers.get(API_KEY_HEADER, ""),
-            headers.get(AGENT_KEY_HEADER, ""),
-        )
-        if value
-    }
+    # All of them, for a header may come twice.
+    given = {_credential(name.lower(), value) for name, value in headers.items()} - {""}
     if len(given) > 1:
         raise Unauthorized(
             f"{AUTHORIZATION}, {API_KEY_HEADER} and {AGENT_KEY_HEADER} hold different credentials; send one"
@@ -83,8 +75,16 @@ async def principal_of_key(db: Database, key: str) -> Principal:
         found = await rows(db, _KEY_SQL, key_hash=hash_key(key))
         if found:
             principal = Principal.model_validate_json(found[0]["principal"])
-            return principal.model_copy(update={"scopes": _scopes(found[0]["scopes"])})
+            limits = {"scopes": _scopes(found[0]["scopes"]), "expires_at": found[0]["expires_at"]}
+            return principal.model_copy(update=limits)
     raise Unauthorized("the API key is unknown, has expired or was revoked")
+
+
+def _credential(header: str, value: str) -> str:
+    """The credential that a header holds, empty for none."""
+    if header == AUTHORIZATION:
+        return value[len(_BEARER) :].strip() if value[: len(_BEARER)].lower() == _BEARER else ""
+    return value if header in {API_KEY_HEADER, AGENT_KEY_HEADER} else ""
 
 
 def _scopes(stored: str | None) -> frozenset[str] | None:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import json
 
+from sqlmodel.ext.asyncio.session import AsyncSession
+
 from agentex.auth.authorize import EVERYTHING, Decision, Operation, ResourceRef, ResourceType, Visible
 from agentex.auth.principal import Principal
 from agentex.auth.rules import Facts, Question, Role, decide, in_scope, reads_all
 from agentex.database import Database, rows
 
+# Of one that is not deleted: its name may be another's by now, whose its tasks are not.
 _AGENT_OF = {
-    ResourceType.AGENT: "SELECT a.name FROM agents a WHERE a.id = CAST(:id AS uuid)",
+    ResourceType.AGENT: "SELECT a.name FROM agents a WHERE a.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
     ResourceType.TASK: "SELECT a.name FROM tasks t JOIN agents a ON a.id = t.agent_id "
-    "WHERE t.id = CAST(:id AS uuid)",
+    "WHERE t.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
     ResourceType.SCHEDULE: "SELECT a.name FROM agent_run_schedules s JOIN agents a ON a.id = s.agent_id "
-    "WHERE s.id = CAST(:id AS uuid)",
+    "WHERE s.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
     ResourceType.RUN: "SELECT a.name FROM runs r JOIN agents a ON a.id = r.agent_id "
-    "WHERE r.id = CAST(:id AS uuid)",
+    "WHERE r.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
     ResourceType.API_KEY: "SELECT a.name FROM agent_api_keys k JOIN agents a ON a.id = k.agent_id "
-    "WHERE k.id = CAST(:id AS uuid)",
+    "WHERE k.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
 }
 _GRANTED = """
     {id} IN (SELECT resource_id FROM grants WHERE account_id = :seen_account AND member = :seen_member
@@ -45,28 +48,44 @@ class LocalAuthorizer:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def authorize(self, principal: Principal, operation: Operation, resource: ResourceRef) -> Decision:
+    async def authorize(
+        self,
+        principal: Principal,
+        operation: Operation,
+        resource: ResourceRef,
+        session: AsyncSession | None = None,
+    ) -> Decision:
         """What the rules say of it."""
         question = Question(principal, operation, resource)
         if principal.account_id != resource.account_id:
             return decide(question, Facts(is_member=False))
-        return decide(question, await self._facts(principal, resource))
+        return decide(question, await self._facts(principal, resource, self._source(session)))
 
-    async def visible(self, principal: Principal, kind: ResourceType) -> Visible:
+    async def visible(
+        self, principal: Principal, kind: ResourceType, session: AsyncSession | None = None
+    ) -> Visible:
         """All of the type, or what is the principal's own, was granted to it, or hangs on it as an agent."""
-        found = await rows(self._db, _MEMBER_SQL, account_id=principal.account_id, name=principal.creator)
+        found = await rows(
+            self._source(session), _MEMBER_SQL, account_id=principal.account_id, name=principal.creator
+        )
         if not found or not in_scope(principal.scopes, f"{kind}.{Operation.READ}"):
             return Visible(())
         return EVERYTHING if reads_all(_role(found[0]["role"]), kind) else _own(principal, kind)
 
-    async def _facts(self, principal: Principal, resource: ResourceRef) -> Facts:
+    def _source(self, session: AsyncSession | None) -> AsyncSession | Database:
+        """The session where it holds a connection: all that are in use would wait for a second one each."""
+        return session if session is not None and session.in_transaction() else self._db
+
+    async def _facts(
+        self, principal: Principal, resource: ResourceRef, source: AsyncSession | Database
+    ) -> Facts:
         named: dict[str, object] = {"account_id": principal.account_id, "name": principal.creator}
         if resource.id == "*":
-            found = await rows(self._db, _MEMBER_SQL, **named)
+            found = await rows(source, _MEMBER_SQL, **named)
             return Facts(is_member=True, role=_role(found[0]["role"])) if found else Facts(is_member=False)
         agent_of = f"({_AGENT_OF[resource.type]})" if principal.agent_name else "NULL::text"
         found = await rows(
-            self._db,
+            source,
             _FACTS_SQL.format(agent_of=agent_of),
             kind=resource.type.value,
             id=resource.id,
@@ -99,7 +118,8 @@ def _own(principal: Principal, kind: ResourceType) -> Visible:
     }
     if principal.agent_name is not None and kind is not ResourceType.API_KEY:
         conditions.append(
-            "{agent_id} IN (SELECT id FROM agents WHERE account_id = :seen_account AND name = :seen_agent)"
+            "{agent_id} IN (SELECT id FROM agents WHERE account_id = :seen_account AND name = :seen_agent"
+            " AND deleted_at IS NULL)"
         )
         parameters["seen_agent"] = principal.agent_name
     return Visible(tuple(conditions), parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +33,8 @@ class Principal(BaseModel):
     # What the credential of this request is limited to, None for nothing: it goes with the request, and is
     # never stored. What fires later has all that its creator may do then.
     scopes: frozenset[str] | None = Field(default=None, exclude=True, repr=False)
+    # When the credential of this request ends by itself, None for never or unknown: what it makes ends then.
+    expires_at: datetime | None = Field(default=None, exclude=True, repr=False)
 
     @property
     def creator(self) -> str:

@@ -52,6 +52,7 @@ _OF_ROLE: Mapping[Role, _Table] = {
         ResourceType.TASK: _RUNNING | {Operation.CREATE},
         ResourceType.SCHEDULE: _RUNNING | {Operation.CREATE},
         ResourceType.RUN: _RUNNING | {Operation.CREATE},
+        ResourceType.API_KEY: {Operation.CREATE},
     },
     Role.EDITOR: {
         ResourceType.AGENT: _MAKING | {Operation.EXECUTE},
@@ -70,6 +71,8 @@ _OF_ROLE: Mapping[Role, _Table] = {
 _OF_OWNER: Mapping[Role, _Table] = {
     Role.OPERATOR: dict.fromkeys(ResourceType, _ALL),
     Role.EDITOR: dict.fromkeys(ResourceType, _ALL),
+    # Its keys, of which somebody else has made the first.
+    Role.VIEWER: {ResourceType.API_KEY: {Operation.READ, Operation.UPDATE, Operation.DELETE}},
     Role.AGENT: dict.fromkeys(ResourceType, _ALL),
 }
 # What an agent may do to itself and to what hangs on it.

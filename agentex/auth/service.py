@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from agentex.auth.authorize import Operation, ResourceType
 from agentex.auth.keys import NewKey, new_key
 from agentex.auth.models import ApiKey
-from agentex.auth.principal import Principal
+from agentex.auth.principal import Principal, agent_principal
 from agentex.auth.rules import Role
 from agentex.database import clock_now, rows
 from agentex.errors import InvalidInput
@@ -52,6 +52,35 @@ async def put_member(session: AsyncSession, member: Principal, role: Role | None
     )
 
 
+async def take_agent_name(session: AsyncSession, member: Principal) -> bool:
+    """The agent is a member from now on; false where one of its name is, whose keys somebody may hold."""
+    taken = await rows(
+        session,
+        """
+        INSERT INTO members (account_id, name, principal, role, created_at, updated_at)
+        VALUES (:account_id, :name, CAST(:principal AS jsonb), 'agent', clock_timestamp(), clock_timestamp())
+        ON CONFLICT (account_id, name) DO UPDATE SET principal = excluded.principal, role = excluded.role,
+            disabled_at = NULL, updated_at = clock_timestamp() WHERE members.disabled_at IS NOT NULL
+        RETURNING name
+        """,
+        account_id=member.account_id,
+        name=member.creator,
+        principal=member.model_dump_json(),
+    )
+    return bool(taken)
+
+
+async def is_agent_name_kept(session: AsyncSession, account_id: str, name: str) -> bool:
+    """Whether there is a member of this agent's name: somebody may hold a key of it."""
+    found = await rows(
+        session,
+        "SELECT 1 FROM members WHERE account_id = :account_id AND name = :name AND disabled_at IS NULL",
+        account_id=account_id,
+        name=agent_principal(account_id, name).creator,
+    )
+    return bool(found)
+
+
 async def make_key(session: AsyncSession, settings: Settings, wanted: KeyWanted) -> tuple[ApiKey, NewKey]:
     """A new key of somebody who is a member; the key itself is known here and never again.
 
@@ -89,4 +118,4 @@ def checked_scopes(scopes: Sequence[str] | None) -> list[str] | None:
                 f"{scope[:80]!r} is no scope; it is TYPE.OPERATION such as task.read, with * for either, and "
                 f"TYPE one of {', '.join(ResourceType)}, OPERATION one of {', '.join(Operation)}",
             )
-    return sorted(set(scopes))
+    return sorted({"*" if scope == "*.*" else scope for scope in scopes})

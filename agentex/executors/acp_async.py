@@ -33,9 +33,7 @@ class AcpAsync:
             "params": delivery.task["params"],
         }
         key = f"task:{delivery.task['id']}"
-        await self._acp.call(
-            AcpCall(delivery.acp_url, AcpMethod.TASK_CREATE, params, key, key, self._task_seconds)
-        )
+        await self._call(delivery, AcpMethod.TASK_CREATE, params, key)
 
     async def send(self, delivery: Delivery, begun: Callable[[], None]) -> Answer:
         """event/send; nothing is waited for but the acknowledgement."""
@@ -49,9 +47,7 @@ class AcpAsync:
         }
         key = f"event:{delivery.event['id']}"
         try:
-            await self._acp.call(
-                AcpCall(delivery.acp_url, AcpMethod.EVENT_SEND, params, key, key, self._event_seconds)
-            )
+            await self._call(delivery, AcpMethod.EVENT_SEND, params, key)
         except AgentCallFailed as failure:
             return Answer(failure=failure)
         return Answer()
@@ -60,6 +56,10 @@ class AcpAsync:
         """task/cancel."""
         params: JsonObject = {"agent": delivery.agent, "task": delivery.task}
         key = f"cancel:{delivery.task['id']}"
+        await self._call(delivery, AcpMethod.TASK_CANCEL, params, key)
+
+    async def _call(self, delivery: Delivery, method: AcpMethod, params: JsonObject, key: str) -> None:
+        seconds = self._task_seconds if method is AcpMethod.TASK_CREATE else self._event_seconds
         await self._acp.call(
-            AcpCall(delivery.acp_url, AcpMethod.TASK_CANCEL, params, key, key, self._event_seconds)
+            AcpCall(delivery.acp_url, method, params, key, key, seconds, sealed_key=delivery.sealed_key)
         )

@@ -51,7 +51,15 @@ class AcpSync:
             "stream": True,
         }
         key = f"message:{delivery.run_id}"
-        return AcpCall(delivery.acp_url, AcpMethod.MESSAGE_SEND, params, key, key, self._answer_seconds)
+        return AcpCall(
+            delivery.acp_url,
+            AcpMethod.MESSAGE_SEND,
+            params,
+            key,
+            key,
+            self._answer_seconds,
+            sealed_key=delivery.sealed_key,
+        )
 
 
 def _wire(answer: Accumulator, *, partial: bool) -> list[JsonObject]:

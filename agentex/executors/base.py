@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Protocol
 from uuid import UUID
@@ -32,6 +32,8 @@ class Delivery:
     task: JsonObject
     content: JsonObject
     event: JsonObject | None = None
+    # What the agent knows us by, see AcpCall.
+    sealed_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

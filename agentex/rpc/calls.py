@@ -54,6 +54,7 @@ class RpcCall:
             timeout_seconds=seconds,
             trace_headers=self.headers.trace,
             passed_headers=self.headers.passed,
+            sealed_key=self.agent.sealed_key,
         )
 
     def require_own(self, task: Task) -> None:

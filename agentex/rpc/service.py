@@ -101,6 +101,7 @@ async def answer(call: RpcCall, note: Note) -> RpcResponse | Answering:
 async def _carry_out(call: RpcCall) -> JsonObject | RpcError | Answering:
     # Before anything is written, also for what would not be sent at once.
     agents.address(call.agent)
+    call.resources.acp.check_key(call.agent.sealed_key)
     try:
         method = RpcMethod(call.request.method)
     except ValueError:

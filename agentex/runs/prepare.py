@@ -14,7 +14,7 @@ from agentex.agents.service import address, wire_agent
 from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceType
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject, rows
-from agentex.errors import AgentNotDeployed, AuthorizerUnavailable
+from agentex.errors import AgentNotDeployed, AuthorizerUnavailable, SecretUnreadable
 from agentex.events.bulk import NewEvent, ensure_events
 from agentex.events.service import wire_event
 from agentex.executors.base import Delivery, Executor
@@ -101,8 +101,22 @@ async def _wanted(
         if outcome is not None:
             outcomes.append(outcome)
         elif definition is not None:
-            wanted.append(_Wanted(run, definition, agents[run.agent_id], executors[run.agent_id]))
+            item = _Wanted(run, definition, agents[run.agent_id], executors[run.agent_id])
+            unreadable = _key_unreadable(resources, item, token)
+            if unreadable is not None:
+                outcomes.append(unreadable)
+            else:
+                wanted.append(item)
     return wanted, outcomes
+
+
+def _key_unreadable(resources: Resources, item: _Wanted, token: UUID) -> Outcome | None:
+    """Wait where this process cannot read the agent's key: with the right AGENTEX_SECRET_KEY one can."""
+    try:
+        resources.acp.check_key(item.agent.sealed_key)
+    except SecretUnreadable as error:
+        return outcome_of_wait(item.run, token, item.definition, error.message)
+    return None
 
 
 def _unwanted(
@@ -172,7 +186,9 @@ async def _authorized_tasks(
     allowed: list[Prepared] = []
     outcomes: list[Outcome] = []
     for item in deliveries:
-        task = ResourceRef(ResourceType.TASK, item.delivery.task["id"], item.run.account_id)
+        # The run has made it under its creator, see _new_task.
+        owner = item.run.principal.creator
+        task = ResourceRef(ResourceType.TASK, item.delivery.task["id"], item.run.account_id, owner)
         try:
             async with resources.db.read() as session:
                 decision = await resources.authz.authorize(
@@ -252,6 +268,7 @@ def _prepared(
         task=wire_task(tasks[_task_name(item.run)]),
         content=_content(item.definition),
         event=events.get(delivery_key(item.run.id)),
+        sealed_key=item.agent.sealed_key,
     )
     unhealthy = item.agent.status is AgentStatus.UNHEALTHY
     health = (item.agent.status_reason or "")[:MAX_HEALTH_LENGTH] if unhealthy else None

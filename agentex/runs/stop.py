@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from agentex.agents.models import Agent
 from agentex.agents.service import address, wire_agent
 from agentex.database import rows
-from agentex.errors import AgentCallFailed, BadRequest
+from agentex.errors import AgentCallFailed, BadRequest, SecretUnreadable
 from agentex.executors.base import Delivery
 from agentex.executors.registry import executor_for
 from agentex.resources import Resources
@@ -53,11 +53,18 @@ async def _close_task(session: AsyncSession, resources: Resources, task_id: UUID
 
 
 async def _tell(resources: Resources, run_id: UUID, agent: Agent, task: Task | TaskRead) -> None:
-    delivery = Delivery(run_id, address(agent), wire_agent(agent), wire_task(task), content={})
+    delivery = Delivery(
+        run_id,
+        address(agent),
+        wire_agent(agent),
+        wire_task(task),
+        content={},
+        sealed_key=agent.sealed_key,
+    )
     executor = executor_for(agent.acp_type, resources.acp, resources.settings)
     try:
         await executor.cancel(delivery)
-    except AgentCallFailed as failure:
+    except (AgentCallFailed, SecretUnreadable) as failure:
         log.warning(
             "an agent could not be told of a cancel",
             extra={"action": "run.cancel", "run_id": str(run_id), "code": failure.code},

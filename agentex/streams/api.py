@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Depends, Header, Request
 
 from agentex.deps import Caller, ResourcesDep
 from agentex.streams import service
+from agentex.streams.admission import Admission
 from agentex.streams.models import TaskStreamUpdate
 from agentex.streams.response import EventStreamResponse
 from agentex.tasks import service as tasks
@@ -20,6 +21,14 @@ LastEventId = Annotated[
         description="The id of the last event that came: the stream goes on behind it, without loss or repeat"
     ),
 ]
+
+
+async def _admission(request: Request, resources: ResourcesDep, caller: Caller) -> Admission:
+    return Admission(caller, request.headers, resources.authz.authenticate)
+
+
+# The caller, and how it is authenticated again while the stream is open.
+AdmissionDep = Annotated[Admission, Depends(_admission)]
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": TaskStreamUpdate,
@@ -33,18 +42,18 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
     "/name/{name:path}/stream", status_code=200, response_class=EventStreamResponse, responses=_EVENTS
 )
 async def stream_task_by_name(
-    name: str, resources: ResourcesDep, caller: Caller, last_event_id: LastEventId = None
+    name: str, resources: ResourcesDep, admission: AdmissionDep, last_event_id: LastEventId = None
 ) -> EventStreamResponse:
     """What happens in the task of this name, as server-sent events; as by id."""
     # The session is given back before the stream begins, which may have to wait for one of its own.
     async with resources.db.read() as session:
-        task = await tasks.get_by_name(session, resources.authz, caller, name)
-    return EventStreamResponse(await service.open_stream(resources, task, last_event_id))
+        task = await tasks.get_by_name(session, resources.authz, admission.principal, name)
+    return EventStreamResponse(await service.open_stream(resources, admission, task, last_event_id))
 
 
 @router.get("/{task_id}/stream", status_code=200, response_class=EventStreamResponse, responses=_EVENTS)
 async def stream_task(
-    task_id: str, resources: ResourcesDep, caller: Caller, last_event_id: LastEventId = None
+    task_id: str, resources: ResourcesDep, admission: AdmissionDep, last_event_id: LastEventId = None
 ) -> EventStreamResponse:
     """What happens in a task from now on, as server-sent events; of a task that has ended, all that did.
 
@@ -53,5 +62,5 @@ async def stream_task(
     behind a `task_updated` with a terminal status, or behind an `error`. A comment comes every 15 s.
     """
     async with resources.db.read() as session:
-        task = await tasks.get(session, resources.authz, caller, task_id)
-    return EventStreamResponse(await service.open_stream(resources, task, last_event_id))
+        task = await tasks.get(session, resources.authz, admission.principal, task_id)
+    return EventStreamResponse(await service.open_stream(resources, admission, task, last_event_id))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -16,6 +16,7 @@ from uuid import UUID
 from agentex.database import DATABASE_ERRORS, Database, Listener, is_unavailable
 from agentex.errors import DatabaseUnavailable, Unavailable
 from agentex.settings import Settings
+from agentex.streams.admission import Admission, Standing, ask
 from agentex.streams.cursor import Cursor
 from agentex.streams.feed import Feed, new_feed
 from agentex.streams.reader import Reader, Reason
@@ -34,6 +35,13 @@ PROBE_SECONDS = 15.0
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.1, 5.0
 # A stream that cannot begin within this is refused; the client comes again.
 _JOIN_SECONDS = 10.0
+# How long a stream goes on whose credential nobody can judge, in pings.
+UNASKED_INTERVALS = 8
+REFUSED = "the credential of this stream opens nothing any more: it has expired or was revoked"
+UNASKED = (
+    "whoever judges the credential of this stream does not answer; connect again with the last event's id in "
+    "the Last-Event-ID header"
+)
 _FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.02, 5.0
 
 
@@ -90,7 +98,7 @@ class Hub:
         self._closed = False
         self.relay: Relay | None = open_relay(settings, self.feeds)
 
-    def open(self) -> Reader:
+    def open(self, admission: Admission) -> Reader:
         """A reader; `leave` closes it. Raises Unavailable when the process has as many as it may have."""
         if self._closed:
             raise Unavailable("this process is stopping; connect again")
@@ -101,7 +109,7 @@ class Hub:
             )
         if not self._tasks:
             self._start()
-        reader = Reader(self._settings.stream_buffer_bytes)
+        reader = Reader(self._settings.stream_buffer_bytes, admission)
         self.readers.add(reader)
         STREAMS_OPEN.set(len(self.readers))
         return reader
@@ -384,6 +392,25 @@ class Hub:
         while True:
             await asyncio.sleep(min(1.0, interval / 4))
             before = loop.time() - interval
-            for reader in self.readers:
-                if reader.waits and reader.quiet_since <= before:
+            quiet = [reader for reader in self.readers if reader.waits and reader.quiet_since <= before]
+            # Those that are never quiet, too; and before the sign of life, so that a revoked key gets none.
+            await self._ask_again({*quiet, *[one for one in self.readers if one.asked_at <= before]})
+            for reader in quiet:
+                if reader.ended is None:
                     reader.ping()
+
+    async def _ask_again(self, readers: Collection[Reader]) -> None:
+        """End the streams whose credentials open nothing any more, or cannot be asked for any longer."""
+        asked_at = asyncio.get_running_loop().time()
+        standing = await ask([reader.admission for reader in readers])
+        give_up = asked_at - UNASKED_INTERVALS * self._settings.stream_ping_seconds
+        for reader in readers:
+            match standing[reader.admission.credential]:
+                case Standing.GOOD:
+                    reader.asked_at = asked_at
+                case Standing.REFUSED:
+                    reader.cut(Reason.UNAUTHORIZED, REFUSED)
+                case Standing.UNKNOWN if reader.asked_at <= give_up:
+                    reader.cut(Reason.UNAUTHORIZED, UNASKED)
+                case Standing.UNKNOWN:
+                    pass

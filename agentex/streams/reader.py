@@ -10,6 +10,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from agentex.streams import frames
+from agentex.streams.admission import Admission
 from agentex.streams.frames import Frame
 from agentex.telemetry.metrics import STREAMS_ENDED
 
@@ -27,6 +28,7 @@ class Reason(StrEnum):
     FELL_BEHIND = "fell_behind"
     CLIENT_LEFT = "client_left"
     SHUTDOWN = "shutdown"
+    UNAUTHORIZED = "unauthorized"
     FAULT = "fault"
 
 
@@ -56,12 +58,15 @@ class Reader:
         "_skipped",
         "_started",
         "_waiter",
+        "admission",
+        "asked_at",
         "ended",
         "pinged",
         "quiet_since",
     )
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, admission: Admission) -> None:
+        self.admission = admission
         self._limit = limit_bytes
         self._queue: deque[Frame] = deque()
         self._size = 0
@@ -71,21 +76,28 @@ class Reader:
         self._on_end: Callable[[], None] | None = None
         self.ended: Reason | None = None
         self.pinged = False
-        self.quiet_since = asyncio.get_running_loop().time()
+        # Its credential was good then.
+        self.asked_at = self.quiet_since = asyncio.get_running_loop().time()
 
     def push(self, frame: Frame) -> None:
         """Have it sent; a reader that is too far behind is told so instead, and ended."""
         if self.ended is not None:
             return
         if self._queue and self._size + frame.size > self._limit:
-            self._queue.clear()
-            # Without an id: the client goes on behind the last event that it has got.
-            self._queue.append(frames.frame(frames.error(FALLEN_BEHIND)))
-            self.end(Reason.FELL_BEHIND)
+            self.cut(Reason.FELL_BEHIND, FALLEN_BEHIND)
             return
         self._queue.append(frame)
         self._size += frame.size
         self._wake()
+
+    def cut(self, reason: Reason, message: str) -> None:
+        """End it at once: nothing that waits is sent, but an error that says why."""
+        if self.ended is not None:
+            return
+        self._queue.clear()
+        # Without an id: the client goes on behind the last event that it has got.
+        self._queue.append(frames.frame(frames.error(message)))
+        self.end(reason)
 
     def push_piece(self, place: tuple[int, int], frame: Frame) -> None:
         """A piece of a message, by its place in Redis."""

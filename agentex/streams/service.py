@@ -12,6 +12,7 @@ from agentex.errors import DatabaseUnavailable
 from agentex.messages.models import StreamingStatus
 from agentex.resources import Resources
 from agentex.streams import frames
+from agentex.streams.admission import Admission
 from agentex.streams.cursor import NOTHING, Cursor, check_known
 from agentex.streams.feed import wire_task_row, with_cursors
 from agentex.streams.frames import Frame, frame
@@ -30,13 +31,15 @@ def hub_of(resources: Resources) -> Hub:
     return cast("Hub", resources.streams)
 
 
-async def open_stream(resources: Resources, task: Task, last_event_id: str | None) -> TaskStream:
+async def open_stream(
+    resources: Resources, admission: Admission, task: Task, last_event_id: str | None
+) -> TaskStream:
     """A stream that has begun: whatever is written from here on comes.
 
     Raises InvalidInput for an id that no stream gave, Unavailable with too many streams.
     """
     cursor = Cursor.parse(last_event_id) if last_event_id else None
-    stream = TaskStream(resources, task.id)
+    stream = TaskStream(resources, admission, task.id)
     try:
         await stream.begin(cursor, is_open=task.status in OPEN_STATUSES)
     except BaseException:
@@ -48,11 +51,11 @@ async def open_stream(resources: Resources, task: Task, last_event_id: str | Non
 class TaskStream:
     """The updates of one task for one client; `close` it whatever happens."""
 
-    def __init__(self, resources: Resources, task_id: UUID) -> None:
+    def __init__(self, resources: Resources, admission: Admission, task_id: UUID) -> None:
         self._resources = resources
         self._hub = hub_of(resources)
         self._task_id = task_id
-        self.reader = self._hub.open()
+        self.reader = self._hub.open(admission)
         # Where the client is; its way from there to now, if it has to catch up; where it was let in.
         self._cursor = Cursor(NOTHING)
         self._behind: Scan | None = None

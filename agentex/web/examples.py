@@ -21,6 +21,8 @@ EXAMPLES: dict[str, JsonObject] = {
     },
     "AgentRegisterBuild": {"name": "greeter", "description": "Says hello"},
     "ApiKeyCreate": {"agent_name": "greeter", "name": "ci"},
+    "KeyCreate": {"name": "laptop", "scopes": ["task.read"], "expires_at": _NOON},
+    "KeyRotate": {"overlap_seconds": 3600},
     "CheckpointGet": {"thread_id": _TASK_ID},
     "CheckpointList": {"thread_id": _TASK_ID, "limit": 10},
     "CheckpointPut": {
@@ -30,6 +32,7 @@ EXAMPLES: dict[str, JsonObject] = {
         "blobs": [{"channel": "messages", "version": "1", "type": "bytes", "blob": "aGVsbG8="}],
     },
     "DeploymentCreate": {"docker_image": "registry.example/greeter:1.2.0"},
+    "MemberPut": {"role": "editor"},
     "MessageBatchCreate": {"task_id": _TASK_ID, "contents": [_TEXT]},
     "MessageBatchUpdate": {"task_id": _TASK_ID, "updates": {_MESSAGE_ID: _TEXT}},
     "MessageCreate": {"task_id": _TASK_ID, "content": _TEXT},
@@ -81,6 +84,7 @@ EXAMPLES: dict[str, JsonObject] = {
 
 TAGS: dict[str, str] = {
     "agent_api_keys": "Keys and signing secrets that open an agent's own routes, and webhooks",
+    "api_keys": "Keys of members: what callers of this API show",
     "agents": "Agents: they register themselves; what is known of them",
     "audit": "Who did what when, to which object, from where",
     "checkpoints": "Where LangGraph graphs stand, as its checkpoint savers keep it",
@@ -88,6 +92,7 @@ TAGS: dict[str, str] = {
     "events": "Inputs of async agents, in their order",
     "forward": "Requests that are passed on to an agent's own routes",
     "health": "Whether the process is up, and what it depends on answers",
+    "members": "Who is in the account and as what, and who you are",
     "messages": "What user and agent said in a task",
     "rpc": "JSON-RPC to an agent: tasks, messages, events, cancel and interrupt",
     "runs": "The ledger: what ran, what did not, and why",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from agentex.auth.keys import AGENT_KEY_HEADER, API_KEY_HEADER
 from agentex.web.examples import EXAMPLES, TAGS
 from agentex.web.problems import Problem
 
@@ -11,6 +12,7 @@ JsonSchema = dict[str, Any]
 
 _DESCRIPTIONS = {
     "400": "The request cannot be carried out as things stand; a repeat is useless",
+    "401": "No credential, or one that opens nothing here",
     "403": "The caller may read this but not do that to it",
     "404": "There is nothing with this id or name that the caller can see",
     "408": "The body did not arrive in time; repeat it",
@@ -21,12 +23,31 @@ _DESCRIPTIONS = {
     "431": "There are more or larger headers than this server accepts",
     "503": "A part this request needs does not answer; repeat it after Retry-After seconds",
 }
+# One of them; with AGENTEX_AUTH=none nothing is looked at.
+_SCHEMES: JsonSchema = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key (agx_…), or whatever else AGENTEX_AUTH takes",
+    },
+    "api_key": {"type": "apiKey", "in": "header", "name": API_KEY_HEADER, "description": "An API key"},
+    "agent_key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": AGENT_KEY_HEADER,
+        "description": "The key of an agent, which its SDK takes from AGENT_API_KEY",
+    },
+}
+# Who may call these is not decided by AGENTEX_AUTH; webhooks are signed, which no scheme can say.
+_OF_THEIR_OWN: dict[str, list[JsonSchema]] = {"health": [], "forward": [{"agent_key": []}, {}]}
 
 
 def with_problems(document: JsonSchema) -> JsonSchema:
     """Declare on each operation the errors it can answer, all with the Problem schema."""
     schemas = cast("JsonSchema", document.setdefault("components", {}).setdefault("schemas", {}))
     schemas["Problem"] = Problem.model_json_schema()
+    document["components"]["securitySchemes"] = _SCHEMES
+    document["security"] = [*({name: []} for name in _SCHEMES), {}]
     # FastAPI's own validation errors never leave this server.
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
@@ -35,6 +56,8 @@ def with_problems(document: JsonSchema) -> JsonSchema:
             _name_events(operation)
             if "health" not in operation["tags"]:
                 operation["responses"].update(_errors(operation))
+            if operation["tags"][0] in _OF_THEIR_OWN:
+                operation["security"] = _OF_THEIR_OWN[operation["tags"][0]]
             _leave_out_null(operation)
             _show_body(operation)
     document["tags"] = [{"name": name, "description": what} for name, what in TAGS.items()]
@@ -52,7 +75,7 @@ def _name_events(operation: JsonSchema) -> None:
 
 def _errors(operation: JsonSchema) -> JsonSchema:
     # 404 everywhere: lists are asked for by the ids of tasks, agents and schedules, too.
-    statuses = {"400", "403", "404", "414", "422", "429", "431", "503"}
+    statuses = {"400", "401", "403", "404", "414", "422", "429", "431", "503"}
     if "requestBody" in operation:
         statuses |= {"408", "413"}
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -30,6 +30,7 @@ MIGRATE = ".venv/bin/agentex migrate"
 COMMANDS = sorted({command for path in DOCUMENTS for command in commands(path)})
 QUEUES = "tests/faults/test_queues.py::test_workers_of_some_queues_do_the_work_together"
 DRAIN = "tests/faults/test_drain.py::test_sigterm_awaits_a_hundred_open_answers_and_exits"
+KEYED = "tests/contract/test_keyed.py::test_agents_registered_themselves_with_their_keys"
 RECORDED = "tests/replay/test_replay.py::test_a_play_is_recorded_anew"
 # What takes processes, and the test that starts them.
 ELSEWHERE = {
@@ -41,6 +42,9 @@ ELSEWHERE = {
     "curl -s http://127.0.0.1:5004/readyz": QUEUES,
     "curl -s http://127.0.0.1:5004/metrics": QUEUES,
     ".venv/bin/python -m tests.replay.record NAME": RECORDED,
+    ".venv/bin/agentex keys create --admin": KEYED,
+    ".venv/bin/agentex keys create --agent greeter": KEYED,
+    ".venv/bin/agentex keys create --service-account ci --role editor --scope agent.create": KEYED,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from tests.support.contract_env import ROOT, client_python, environment
 
 DRIVER = ROOT / "tests/contract/driver"
 # Modules of checks that need more than a server and the scripted agent.
-APART = {"talks", "denied", "unavailable"}
+APART = {"talks", "denied", "unavailable", "keyed"}
 MODES: tuple[Literal["sync", "async"], ...] = ("sync", "async")
 
 
@@ -50,7 +51,14 @@ def check_names(*modules: str) -> list[str]:
     ]
 
 
-async def drive(mode: str, server: str, agent: str, folder: Path, *options: str) -> Report:
+async def drive(
+    mode: str,
+    server: str,
+    agent: str,
+    folder: Path,
+    *options: str,
+    variables: Mapping[str, str] | None = None,
+) -> Report:
     """Run the driver; fails with what it printed when it ends otherwise than with a report."""
     python = await asyncio.to_thread(client_python)
     report = folder / f"report-{mode}.json"
@@ -59,7 +67,7 @@ async def drive(mode: str, server: str, agent: str, folder: Path, *options: str)
         python,
         DRIVER,
         *arguments,
-        env=environment(),
+        env=environment() | dict(variables or {}),
         cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -77,14 +78,29 @@ class ContractStack(Stack):
     def __init__(self, directory: Path, database_url: str, temporal_address: str, **settings: object) -> None:
         super().__init__(directory, database_url, temporal_address, **settings)
         self.sdk_processes: list[ManagedProcess] = []
+        # AGENT_API_KEY by the agent's name, where the server asks for keys.
+        self.agent_keys: dict[str, str] = {}
 
-    async def start_sdk_agents(self, python: Path, redis_url: str | None = None) -> None:
-        """Start all of SDK_AGENTS at once; returns when each has registered itself and serves."""
-        await asyncio.gather(*[self._start_sdk_agent(agent, python, redis_url) for agent in SDK_AGENTS])
+    async def start_sdk_agents(
+        self, python: Path, redis_url: str | None = None, *, agents: Sequence[SdkAgent] = SDK_AGENTS
+    ) -> None:
+        """Start the agents at once; returns when each has registered itself and serves."""
+        await asyncio.gather(*[self._start_sdk_agent(agent, python, redis_url) for agent in agents])
+
+    def sdk_agent(self, agent: SdkAgent, python: Path, port: int) -> ManagedProcess:
+        """The server of an agent, which is not started yet."""
+        return self._process(python, acp_arguments(agent, port), self._variables(agent, port))
+
+    def _variables(self, agent: SdkAgent, port: int) -> dict[str, str]:
+        """What an operator gives an agent, its key too where it has one."""
+        variables = acp_variables(agent, port, self.url)
+        if agent.name in self.agent_keys:
+            variables["AGENT_API_KEY"] = self.agent_keys[agent.name]
+        return variables
 
     async def _start_sdk_agent(self, agent: SdkAgent, python: Path, redis_url: str | None) -> None:
         port, health_port = free_port(), free_port()
-        variables = acp_variables(agent, port, self.url)
+        variables = self._variables(agent, port)
         if redis_url is not None:
             variables["REDIS_URL"] = redis_url
         if agent.worker is not None:
@@ -102,11 +118,15 @@ class ContractStack(Stack):
         await asyncio.gather(*waits)
 
     async def _serve(self, python: Path, arguments: list[str], variables: dict[str, str], url: str) -> None:
+        process = self._process(python, arguments, variables)
+        process.start()
+        await asyncio.to_thread(process.wait_until_ready, url, START_SECONDS)
+
+    def _process(self, python: Path, arguments: list[str], variables: dict[str, str]) -> ManagedProcess:
         log = self.directory / f"sdk-{len(self.sdk_processes)}.log"
         process = sdk_process(python, arguments, variables, log)
         self.sdk_processes.append(process)
-        process.start()
-        await asyncio.to_thread(process.wait_until_ready, url, START_SECONDS)
+        return process
 
     async def fire_once(self, agent_id: str, due: datetime, **body: object) -> dict[str, Any]:
         """A schedule whose only instant is `due`, an even second."""

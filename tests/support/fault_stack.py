@@ -133,6 +133,8 @@ class Stack:
         self.workers: list[WorkerProcess] = []
         self.agents: list[FaultAgent] = []
         self._session: aiohttp.ClientSession | None = None
+        # Of each request to the API, for one that asks who calls.
+        self.headers: dict[str, str] = {}
         self.db = Database(Settings(database_url=database_url))
         self._names = 0
 
@@ -202,7 +204,9 @@ class Stack:
                 connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=1)
             )
         timeout = aiohttp.ClientTimeout(total=seconds)
-        async with self._session.request(method, f"{self.url}{path}", json=body, timeout=timeout) as answer:
+        async with self._session.request(
+            method, f"{self.url}{path}", json=body, timeout=timeout, headers=self.headers
+        ) as answer:
             headers = {name.lower(): value for name, value in answer.headers.items()}
             return Answer(answer.status, headers, await answer.text())
 

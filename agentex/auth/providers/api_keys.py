@@ -35,8 +35,8 @@ class ApiKeysProvider:
         self, session: AsyncSession, principal: Principal, operation: Operation, resource: ResourceRef
     ) -> Decision:
         """Decided by members, roles, ownership and grants."""
-        return await self._authorizer.authorize(principal, operation, resource)
+        return await self._authorizer.authorize(principal, operation, resource, session)
 
     async def visible(self, session: AsyncSession, principal: Principal, kind: ResourceType) -> Visible:
         """All of the type, or what is its own and what was granted to it."""
-        return await self._authorizer.visible(principal, kind)
+        return await self._authorizer.visible(principal, kind, session)

@@ -203,7 +203,8 @@ async def test_who_may_not_update_an_agent_cannot_move_it(
 
     response = await client.post(PATH, json=registration(acp_url="http://127.0.0.1:666"))
 
-    message = f"update on agent {first['id']} is not allowed: scripted"
+    who = "user:tester: it is there already, and agent.update is denied: scripted"
+    message = f"agent 'greeter' cannot be registered by {who}"
     assert response.status_code == 403
     assert response.json() == problem(PATH, 403, "forbidden", message)
     assert (await client.get(f"/agents/{first['id']}")).json()["updated_at"] == first["updated_at"]

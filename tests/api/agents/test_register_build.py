@@ -136,7 +136,8 @@ async def test_who_may_not_create_agents_cannot_build_one(
 
     response = await client.post(PATH, json=BUILD)
 
-    message = "create on agent * is not allowed: scripted"
+    who = "user:tester: it is new, and agent.create is denied: scripted"
+    message = f"agent {BUILD['name']!r} cannot be registered by {who}"
     assert (response.status_code, response.json()) == (403, problem(PATH, 403, "forbidden", message))
 
 

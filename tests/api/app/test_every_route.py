@@ -21,8 +21,8 @@ from tests.support.api import TEXT, Json, create_task, register, registration, r
 from tests.support.authz import EVERYTHING, ScriptedAuthz
 from tests.support.sse import first_update
 
-# What everybody may ask, and learns nothing of anybody from.
-OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json"}
+# What everybody may ask, and learns nothing of anybody else from.
+OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/whoami"}
 INSTANT: Json = {"scheduled_time": "{coming}"}
 SKIPPED: Json = {"scheduled_time": "{skipped}"}
 RPC: list[Json] = [
@@ -81,6 +81,9 @@ BODIES: dict[str, list[Json]] = {
     ],
     "POST /agents/{agent_id}/deployments": [{"docker_image": "greeter:2"}],
     "POST /agents/{agent_id}/deployments/{deployment_id}/rpc": [RPC[0]],
+    "POST /api_keys": [{"name": "another"}, {"name": "another", "member": "{member}"}],
+    "POST /api_keys/{api_key_id}/rotate": [{}],
+    "PUT /members/{member}": [{"role": "viewer"}],
     "POST /agent_api_keys": [{"agent_id": "{agent_id}", "name": "another"}],
     "POST /agent_api_keys/webhook-trigger": [{"agent_name": "{name}", "name": "a/b", "forward_path": "c"}],
     **{f"PATCH {path}": [{"description": "changed"}] for path in (ONE_SCHEDULE, NAMED_SCHEDULE)},
@@ -119,6 +122,7 @@ LISTS: dict[str, Any] = {
     "GET /states": [],
     "GET /spans": [],
     "GET /tracker": [],
+    "GET /api_keys": {"api_keys": [], "next_cursor": None},
     "GET /runs": {"runs": [], "next_cursor": None},
 }
 FORWARD = "/agents/forward/name/{agent_name}/{path}"
@@ -168,6 +172,14 @@ each_request = pytest.mark.parametrize(
 )
 
 
+async def members(client: httpx2.AsyncClient) -> dict[str, str]:
+    """The caller as a member with a key, and another member."""
+    for name, role in (("user:tester", "admin"), ("service_account:ci", "editor")):
+        assert (await client.put(f"/members/{name}", json={"role": role})).status_code == 200
+    key = await client.post("/api_keys", json={"name": "own"})
+    return {"api_key_id": key.json()["id"], "member": "service_account:ci"}
+
+
 @pytest.fixture
 async def world(
     client: httpx2.AsyncClient, resources: Resources, agent: Json, acp_server: AcpServer
@@ -204,6 +216,7 @@ async def world(
     history = await client.get("/deployment-history", params={"agent_id": agent["id"]})
     key = await client.post("/agent_api_keys", json={"agent_id": agent["id"], "name": name})
     return {
+        **await members(client),
         "span_id": span.json()["id"],
         "tracker_id": trackers.json()[0]["id"],
         "deployment_id": deployment["id"],
