@@ -9,11 +9,12 @@ from functools import lru_cache
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Enum, RowMapping, func, literal, text
+from sqlalchemy import ColumnElement, Enum, RowMapping, column, func, literal, table, text
+from sqlalchemy import select as select_columns
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeEngine, Uuid
 from sqlmodel import SQLModel, col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
@@ -200,8 +201,7 @@ async def list_page(
     statement, of = _present(principal), Agent
     statement = statement.where(seen_by(seen, id="agents.id", owner="agents.owner", agent_id="agents.id"))
     if wanted.task_id is not None:
-        of_task = text("agents.id IN (SELECT agent_id FROM tasks WHERE id = :task_id)")
-        statement = statement.where(of_task.bindparams(task_id=wanted.task_id))
+        statement = statement.where(await _is_of_task(session, authz, principal, wanted.task_id))
     if wanted.card_metadata is not None:
         holds = text(f"{CARD_METADATA_SQL} @> CAST(:card_metadata AS jsonb)")
         statement = statement.where(holds.bindparams(card_metadata=json.dumps(wanted.card_metadata)))
@@ -214,6 +214,21 @@ async def list_page(
         *[c.desc() if wanted.order_direction == "desc" else c.asc() for c in order]
     )
     return list((await session.exec(statement.limit(limit).offset((page_number - 1) * limit))).all())
+
+
+async def _is_of_task(
+    session: AsyncSession, authz: AuthProvider, principal: Principal, task_id: UUID
+) -> ColumnElement[bool]:
+    """Whether the agent is that of a task, for those who may see the task."""
+    seen = await authz.visible(session, principal, ResourceType.TASK)
+    # The slice above has the model.
+    tasks = table("tasks", column("id", Uuid()), column("agent_id", Uuid()), column("account_id"))
+    of_task = select_columns(tasks.c.agent_id).where(
+        tasks.c.id == task_id,
+        tasks.c.account_id == principal.account_id,
+        seen_by(seen, id="tasks.id", owner="tasks.owner", agent_id="tasks.agent_id"),
+    )
+    return col(Agent.id).in_(of_task)
 
 
 async def delete_by(resources: Resources, principal: Principal, agent: Agent) -> Deleted:

@@ -10,23 +10,37 @@ import json
 
 from agentex.auth.authorize import EVERYTHING, Decision, Operation, ResourceRef, ResourceType, Visible
 from agentex.auth.principal import Principal
-from agentex.auth.rules import Facts, Question, Role, decide, in_scope, reads_all
+from agentex.auth.rules import (
+    Facts,
+    Question,
+    Role,
+    decide,
+    in_scope,
+    reads_all,
+    reads_of_agent,
+    reads_own,
+)
 from agentex.database import Database, rows
 
+# The name of the agent that a resource is, or hangs on. A deleted agent is nobody: who has its name now is
+# another.
+_AGENT_OF_SQL = """(SELECT a.name FROM {table} JOIN agents a ON a.id = {agent_id}
+    WHERE t.id = CAST(:id AS uuid) AND a.account_id = m.account_id AND a.deleted_at IS NULL)"""
 _AGENT_OF = {
-    ResourceType.AGENT: "SELECT a.name FROM agents a WHERE a.id = CAST(:id AS uuid)",
-    ResourceType.TASK: "SELECT a.name FROM tasks t JOIN agents a ON a.id = t.agent_id "
-    "WHERE t.id = CAST(:id AS uuid)",
-    ResourceType.SCHEDULE: "SELECT a.name FROM agent_run_schedules s JOIN agents a ON a.id = s.agent_id "
-    "WHERE s.id = CAST(:id AS uuid)",
-    ResourceType.RUN: "SELECT a.name FROM runs r JOIN agents a ON a.id = r.agent_id "
-    "WHERE r.id = CAST(:id AS uuid)",
-    ResourceType.API_KEY: "SELECT a.name FROM agent_api_keys k JOIN agents a ON a.id = k.agent_id "
-    "WHERE k.id = CAST(:id AS uuid)",
+    ResourceType.AGENT: _AGENT_OF_SQL.format(table="agents t", agent_id="t.id"),
+    ResourceType.TASK: _AGENT_OF_SQL.format(table="tasks t", agent_id="t.agent_id"),
+    ResourceType.SCHEDULE: _AGENT_OF_SQL.format(table="agent_run_schedules t", agent_id="t.agent_id"),
+    ResourceType.RUN: _AGENT_OF_SQL.format(table="runs t", agent_id="t.agent_id"),
+    ResourceType.API_KEY: _AGENT_OF_SQL.format(table="agent_api_keys t", agent_id="t.agent_id"),
 }
+_OF_AGENT = """{agent_id} = (SELECT id FROM agents WHERE account_id = :seen_account AND name = :seen_agent
+        AND deleted_at IS NULL)"""
+_OWNED = "{owner} = :seen_member"
+# So that the partial index on what agents own serves it.
+_OWNED_BY_AGENT = f"{_OWNED} AND {{owner}} LIKE 'agent:%'"
 _GRANTED = """
     {id} IN (SELECT resource_id FROM grants WHERE account_id = :seen_account AND member = :seen_member
-        AND resource_type = :seen_kind AND operations @> '["read"]')
+        AND resource_type = '{kind}' AND operations @> '["read"]')
 """
 _MEMBER_SQL = """
     SELECT role FROM members WHERE account_id = :account_id AND name = :name AND disabled_at IS NULL
@@ -57,19 +71,21 @@ class LocalAuthorizer:
         found = await rows(self._db, _MEMBER_SQL, account_id=principal.account_id, name=principal.creator)
         if not found or not in_scope(principal.scopes, f"{kind}.{Operation.READ}"):
             return Visible(())
-        return EVERYTHING if reads_all(_role(found[0]["role"]), kind) else _own(principal, kind)
+        role = _role(found[0]["role"])
+        return EVERYTHING if reads_all(role, kind) else _own(principal, role, kind)
 
     async def _facts(self, principal: Principal, resource: ResourceRef) -> Facts:
         named: dict[str, object] = {"account_id": principal.account_id, "name": principal.creator}
         if resource.id == "*":
             found = await rows(self._db, _MEMBER_SQL, **named)
             return Facts(is_member=True, role=_role(found[0]["role"])) if found else Facts(is_member=False)
-        agent_of = f"({_AGENT_OF[resource.type]})" if principal.agent_name else "NULL::text"
+        agent_of = _AGENT_OF[resource.type] if principal.agent_name else "NULL::text"
         found = await rows(
             self._db,
             _FACTS_SQL.format(agent_of=agent_of),
             kind=resource.type.value,
-            id=resource.id,
+            # A schedule's has its agent's in front (wire.md §4).
+            id=resource.id.rpartition("::")[2],
             **named,
         )
         if not found:
@@ -87,19 +103,16 @@ def _role(stored: str | None) -> Role | None:
     return Role(stored) if stored else None
 
 
-def _own(principal: Principal, kind: ResourceType) -> Visible:
-    conditions = [
-        "{owner} = :seen_member",
-        _GRANTED,
-    ]
-    parameters = {
+def _own(principal: Principal, role: Role | None, kind: ResourceType) -> Visible:
+    """As `decide` would say of each row by itself."""
+    conditions = [_GRANTED.replace("{kind}", kind)]
+    parameters: dict[str, object] = {
         "seen_member": principal.creator,
         "seen_account": principal.account_id,
-        "seen_kind": kind.value,
     }
-    if principal.agent_name is not None and kind is not ResourceType.API_KEY:
-        conditions.append(
-            "{agent_id} IN (SELECT id FROM agents WHERE account_id = :seen_account AND name = :seen_agent)"
-        )
+    if reads_own(role, kind):
+        conditions.append(_OWNED_BY_AGENT if principal.agent_name else _OWNED)
+    if principal.agent_name is not None and reads_of_agent(role, kind):
+        conditions.append(_OF_AGENT)
         parameters["seen_agent"] = principal.agent_name
     return Visible(tuple(conditions), parameters)

@@ -189,11 +189,15 @@ async def _require(
         id=span_id,
         account_id=principal.account_id,
     )
+    absent = NotFound(f"span {span_id!r} not found")
     if not found:
-        raise NotFound(f"span {span_id!r} not found")
-    await require_owned(
-        session, resources.authz, principal, operation, (found[0]["task_id"], found[0]["owner"])
-    )
+        raise absent
+    owned = (found[0]["task_id"], found[0]["owner"])
+    try:
+        await require_owned(session, resources.authz, principal, operation, owned)
+    except NotFound:
+        # In the same words, so that one cannot tell what is there but hidden.
+        raise absent from None
     return found[0]["task_id"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -46,6 +46,8 @@ class TaskWanted:
     name: str | None = None
     params: JsonObject | None = None
     task_metadata: JsonObject | None = None
+    # Of the task that is made, if one is.
+    id: UUID = field(default_factory=new_id)
 
 
 def task_ref(task: Task) -> ResourceRef:
@@ -63,10 +65,11 @@ async def create_or_get(
 ) -> Task:
     """A new task, or the account's one of this name: params given now replace its params, metadata stays.
 
+    Whether the caller may have that one is its to look at: it has another id than the one wanted.
     Raises BadRequest when the name is that of another agent's task, or of one that was deleted.
     """
     statement = insert(Task).values(
-        id=new_id(),
+        id=wanted.id,
         account_id=principal.account_id,
         owner=principal.creator,
         agent_id=agent.id,
