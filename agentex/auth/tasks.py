@@ -44,10 +44,9 @@ async def require_owned(
     ref = ResourceRef(ResourceType.TASK, "*", principal.account_id, owner)
     if operation is not Operation.READ:
         operation = Operation.CREATE if owner in {None, principal.creator} else Operation.UPDATE
-        # A type can always be read, so that `require` would say that there is something to be changed.
-        readable = await authz.authorize(session, principal, Operation.READ, ref)
-        if not readable.allowed and operation is Operation.UPDATE:
-            raise NotFound(f"task {ref.id!r} not found")
+    if operation is Operation.UPDATE:
+        # Of a type `require` would answer 403, and so tell that there is something to be changed.
+        await require(authz, session, principal, Operation.READ, ref)
     await require(authz, session, principal, operation, ref)
 
 

@@ -1,0 +1,242 @@
+"""Every route, asked by those who may not: another tenant, a guest, a viewer, an editor, another agent.
+
+The requests, their bodies and the world that they are about are those of app/test_every_route.py, so that a
+new route is walked here as soon as it is walked there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+
+from agentex.auth.rules import Role
+from agentex.resources import Resources
+from tests.api.app.test_every_route import FORWARD, LISTS, QUERIES, Asked, make_world, requests
+from tests.api.app.test_every_route import world as world  # noqa: PLC0414 - a fixture, for this file
+from tests.api.authz.dump import changed, dump
+from tests.api.authz.members import FIRST, SECOND, calling, join, join_agent, user
+from tests.support.acp_server import AcpServer
+from tests.support.api import register
+
+World = dict[str, str]
+# What everybody may make for himself; the names in the bodies are per account, and free.
+OWN_THINGS = {"POST /agents/register", "POST /agents/register-build", "POST /spans"}
+# It goes by the agent's key in its headers, whoever calls.
+BY_ITS_OWN_KEY = {FORWARD}
+# A thread that is no task's is the account's; there it is empty.
+THREAD = "a thread of the account"
+
+
+def verdict(answer: httpx2.Response) -> str:
+    """What came of a request: a status; for JSON-RPC that of its error, told by its words."""
+    if answer.status_code == 200 and answer.headers.get("content-type", "").startswith(
+        ("application/json", "application/x-ndjson")
+    ):
+        body: Any = answer.json() if answer.text.count("\n") <= 1 else json.loads(answer.text.split("\n")[0])
+        error = body.get("error") if isinstance(body, dict) and "jsonrpc" in body else None
+        if error is not None:
+            words = error["message"]
+            return "404" if "not found" in words else "403" if "is not allowed" in words else f"error {words}"
+        return "empty" if is_empty(body) else "200"
+    return str(answer.status_code)
+
+
+def is_empty(body: object) -> bool:
+    if isinstance(body, dict):
+        return body in (
+            {"runs": [], "next_cursor": None},
+            {"run_schedules": [], "total": 0, "next_cursor": None},
+        )
+    return body in ([], None)
+
+
+async def ask_all(
+    key: str, world: World, is_asked: Callable[[Asked], bool] = lambda _: True
+) -> dict[str, set[str]]:
+    """What comes of every request of the walk, by route."""
+    found: dict[str, set[str]] = {}
+    async with calling(key) as client:
+        for asked in requests():
+            if asked.path in BY_ITS_OWN_KEY or not is_asked(asked):
+                continue
+            answer = await asked.of(client, world)
+            found.setdefault(asked.route, set()).add(verdict(answer))
+    return found
+
+
+def is_thread(asked: Asked) -> bool:
+    """Whether it is of checkpoints: threads are per account, whatever their ids."""
+    return asked.path.startswith("/checkpoints")
+
+
+def about_a_thread(asked: Asked) -> bool:
+    return asked.body is not None and asked.body.get("thread_id") == THREAD
+
+
+async def unchanged(
+    resources: Resources, work: Callable[[], Awaitable[dict[str, set[str]]]]
+) -> dict[str, set[str]]:
+    """What the work finds, while nothing of the first account changes."""
+    before = await dump(resources, FIRST)
+    found = await work()
+    assert changed(before, await dump(resources, FIRST)) == {}
+    return found
+
+
+def besides(found: dict[str, set[str]], expected: set[str]) -> dict[str, set[str]]:
+    """The routes that answered anything else."""
+    return {route: verdicts - expected for route, verdicts in found.items() if verdicts - expected}
+
+
+async def test_another_tenants_admin_sees_and_changes_nothing(resources: Resources, world: World) -> None:
+    key = await join(resources, user("eve", SECOND), Role.ADMIN)
+
+    def is_asked(asked: Asked) -> bool:
+        return not is_thread(asked) and asked.route not in OWN_THINGS
+
+    found = await unchanged(resources, lambda: ask_all(key, world, is_asked))
+
+    assert besides(found, {"404", "empty"}) == {}
+    # Empty are lists of one's own account, of which there is nothing; each other thing is not found.
+    assert {route for route, verdicts in found.items() if "empty" in verdicts} == set(LISTS)
+
+
+async def test_another_tenants_admin_has_names_of_its_own(resources: Resources, world: World) -> None:
+    """What is made under names that the first account has taken is new, and its own."""
+    key = await join(resources, user("eve", SECOND), Role.ADMIN)
+    before = await dump(resources, FIRST)
+    for_all = [asked for asked in requests() if asked.route in OWN_THINGS or is_thread(asked)]
+    async with calling(key) as client:
+        for asked in for_all:
+            answer = await asked.of(client, world)
+            if asked.body is not None and "task_id" in asked.body:
+                assert answer.status_code == 404
+                continue
+            assert answer.status_code < 300, answer.text
+            # The thread that it names itself, which is another than the first account's.
+            told = answer.text.replace(world["task_id"], "") if is_thread(asked) else answer.text
+            assert [word for word in world if word.endswith("_id") and world[word] in told] == []
+    assert changed(before, await dump(resources, FIRST)) == {}
+
+
+async def test_one_foreign_id_among_ones_own_opens_nothing(
+    resources: Resources, world: World, acp_server: AcpServer
+) -> None:
+    """In each path, query and body, one id after the other is that of the first account's."""
+    key = await join(resources, user("eve", SECOND), Role.ADMIN)
+    found: dict[str, set[str]] = {}
+    async with calling(key) as client:
+        mine = await make_world(
+            client, resources, await register(client, acp_url=acp_server.url), acp_server.url
+        )
+        before = {account: await dump(resources, account) for account in (FIRST, SECOND)}
+        for asked in requests():
+            if asked.path in BY_ITS_OWN_KEY or is_thread(asked):
+                continue
+            for word in ids_in(asked):
+                answer = await asked.of(client, mine | {word: world[word]})
+                found.setdefault(f"{asked.route} {word}", set()).add(verdict(answer))
+    assert len(found) > 100
+    assert besides(found, {"404"}) == {}
+    for account, then in before.items():
+        assert changed(then, await dump(resources, account)) == {}
+
+
+def ids_in(asked: Asked) -> list[str]:
+    text = json.dumps([asked.path, QUERIES.get(asked.route), asked.body])
+    return sorted(word for word in set(re.findall(r"{([a-z_]+_id)}", text)))
+
+
+async def test_a_guest_sees_and_changes_nothing(resources: Resources, world: World) -> None:
+    key = await join(resources, user("guest"), None)
+    found = await unchanged(resources, lambda: ask_all(key, world))
+    # 403 only where a type as such is asked for: to make an agent, a span.
+    assert besides(found, {"404", "empty"}) == {
+        "POST /agents/register": {"403"},
+        "POST /agents/register-build": {"403"},
+        "POST /checkpoints/delete-thread": {"403"},
+        "POST /checkpoints/put": {"403"},
+        "POST /checkpoints/put-writes": {"403"},
+        "POST /spans": {"403"},
+    }
+
+
+async def test_a_viewer_sees_all_and_changes_nothing(resources: Resources, world: World) -> None:
+    key = await join(resources, user("viewer"), Role.VIEWER)
+    found = await unchanged(resources, lambda: ask_all(key, world))
+    reads = {route: verdicts for route, verdicts in found.items() if is_read(route)}
+    writes = {route: verdicts for route, verdicts in found.items() if not is_read(route)}
+    assert besides(writes, {"403"}) == KEYS_ARE_HIDDEN_TO_WRITE
+    assert besides(reads, {"200"}) == KEYS_ARE_HIDDEN | {
+        # Nothing listens where Temporal should be.
+        "GET /tasks/{task_id}/query/{query_name}": {"503"},
+    } | {"POST /checkpoints/list": {"empty"}, "POST /checkpoints/get-tuple": {"empty"}}
+
+
+KEYS_ARE_HIDDEN = {
+    "GET /agent_api_keys": {"empty"},
+    "GET /agent_api_keys/name/{name}": {"404"},
+    "GET /agent_api_keys/{key_id}": {"404"},
+}
+KEYS_ARE_HIDDEN_TO_WRITE = {
+    "DELETE /agent_api_keys/name/{name}": {"404"},
+    "DELETE /agent_api_keys/{key_id}": {"404"},
+}
+
+
+def is_read(route: str) -> bool:
+    return route.startswith("GET ") or route in {"POST /checkpoints/list", "POST /checkpoints/get-tuple"}
+
+
+async def test_an_editor_changes_nothing_that_is_not_its_own(resources: Resources, world: World) -> None:
+    key = await join(resources, user("editor"), Role.EDITOR)
+
+    def is_asked(asked: Asked) -> bool:
+        return not is_read(asked.route) and not makes_something(asked)
+
+    found = await unchanged(resources, lambda: ask_all(key, world, is_asked))
+    assert besides(found, {"403"}) == KEYS_ARE_HIDDEN_TO_WRITE
+
+
+def makes_something(asked: Asked) -> bool:
+    """What is the caller's own then, or nobody's."""
+    text, body = json.dumps(asked.body), asked.body or {}
+    if body.get("method") == "task/create" or about_a_thread(asked):
+        return True
+    if body.get("method") == "message/send":
+        return "{sync_task_id}" not in text
+    if asked.path == "/spans":
+        return "{task_id}" not in text
+    return asked.path.startswith("/agents/register") and body.get("name") != "{name}"
+
+
+async def test_another_agent_sees_its_own_tasks_only(resources: Resources, world: World) -> None:
+    key = await join_agent(resources, "stranger")
+
+    def is_asked(asked: Asked) -> bool:
+        return not makes_something(asked)
+
+    found = await unchanged(resources, lambda: ask_all(key, world, is_asked))
+    # Agents know one another, and nothing of what is asked of others.
+    assert {route for route, verdicts in found.items() if "200" in verdicts} == OF_AGENTS
+    refused = {route: verdicts - {"200"} for route, verdicts in found.items()}
+    assert besides(refused, {"404", "403", "empty"}) == {}
+    # 403 where an agent may be read and not changed, else it would be told of what is there.
+    assert {route for route, verdicts in refused.items() if "403" in verdicts} == AGENTS_TO_CHANGE
+
+
+OF_AGENTS = {
+    "GET /agents/name/{name}",
+    "GET /agents/{agent_id}",
+    "GET /agents/{agent_id}/deployments",
+    "GET /agents/{agent_id}/deployments/{deployment_id}",
+    "GET /deployment-history",
+    "GET /deployment-history/{history_id}",
+}
+AGENTS_TO_CHANGE = {
+    "POST /agents/register",
+}
