@@ -28,7 +28,15 @@ from agentex.agents.models import (
     AgentStatus,
     Deleted,
 )
-from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require, type_ref
+from agentex.auth.authorize import (
+    AuthProvider,
+    Operation,
+    ResourceRef,
+    ResourceType,
+    hidden_as,
+    require,
+    type_ref,
+)
 from agentex.auth.lists import seen_by
 from agentex.auth.principal import Principal
 from agentex.database import JsonColumn, JsonObject, rows, violates
@@ -137,9 +145,11 @@ async def get(session: AsyncSession, authz: AuthProvider, principal: Principal, 
 async def get_by_name(session: AsyncSession, authz: AuthProvider, principal: Principal, name: str) -> Agent:
     """The same by name, within the caller's account."""
     agent = await _of_name(session, principal, name)
+    absent = NotFound(f"agent {name!r} not found")
     if agent is None:
-        raise NotFound(f"agent {name!r} not found")
-    await require(authz, session, principal, Operation.READ, agent_ref(agent))
+        raise absent
+    with hidden_as(absent):
+        await require(authz, session, principal, Operation.READ, agent_ref(agent))
     return agent
 
 
@@ -154,11 +164,13 @@ async def get_to_call(
         named=parse_id(agent_id, "agent") if by_id else name,
         account_id=principal.account_id,
     )
+    absent = NotFound(f"agent {agent_id or name!r} not found")
     if not found:
-        raise NotFound(f"agent {agent_id or name!r} not found")
+        raise absent
     agent = _from_row(found[0])
     async with resources.db.read() as session:
-        await require(resources.authz, session, principal, Operation.READ, agent_ref(agent))
+        with hidden_as(absent):
+            await require(resources.authz, session, principal, Operation.READ, agent_ref(agent))
     return agent
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -127,6 +128,18 @@ async def require(
         if readable.allowed or resource.id == "*":
             raise Forbidden(f"{operation} on {resource.type} {resource.id} is not allowed: {decision.rule}")
     raise NotFound(f"{resource.type} {resource.id!r} not found")
+
+
+@contextmanager
+def hidden_as(absent: NotFound) -> Generator[None]:
+    """What is there but hidden is not found in the words in which what is not there is not found.
+
+    Else a name, or something that hangs on a hidden task, would show by the other words that it is there.
+    """
+    try:
+        yield
+    except NotFound:
+        raise absent from None
 
 
 async def require_disposal(

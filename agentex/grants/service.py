@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.agents import service as agents
 from agentex.agents.service import agent_ref
-from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require_disposal
+from agentex.auth.authorize import Operation, ResourceRef, hidden_as, require_disposal
 from agentex.auth.models import Grant
 from agentex.auth.principal import Principal
 from agentex.database import rows
@@ -107,12 +107,9 @@ async def delete(resources: Resources, principal: Principal, grant_id: str) -> G
         if grant is None:
             raise absent
         if grant.member != principal.creator:
-            try:
+            with hidden_as(absent):
                 shared = Shared(SharedType(grant.resource_type.value), grant.resource_id)
                 await _to_dispose_of(session, resources, principal, shared)
-            except NotFound:
-                # In the same words, so that one cannot tell what is there but hidden.
-                raise absent from None
     async with resources.db.single() as session:
         gone = await rows(
             session,
@@ -130,8 +127,13 @@ async def _to_dispose_of(
 ) -> ResourceRef:
     """The resource, which the caller may share; raises NotFound and Forbidden."""
     ref = await _ref(session, principal, shared)
-    await require_disposal(resources.authz, session, principal, ref)
+    with hidden_as(_not_found(shared)):
+        await require_disposal(resources.authz, session, principal, ref)
     return ref
+
+
+def _not_found(shared: Shared) -> NotFound:
+    return NotFound(f"{shared.type} {str(shared.id)!r} not found")
 
 
 async def _require_all(
@@ -161,7 +163,7 @@ async def _ref(session: AsyncSession, principal: Principal, shared: Shared) -> R
     )
     schedule = (await session.exec(statement)).one_or_none()
     if schedule is None:
-        raise NotFound(f"{ResourceType.SCHEDULE} {str(shared.id)!r} not found")
+        raise _not_found(shared)
     return schedule_ref(schedule)
 
 

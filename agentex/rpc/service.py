@@ -22,7 +22,7 @@ from agentex.acp.messages import AcpCall, AcpMethod
 from agentex.agents import service as agents
 from agentex.agents.models import AcpType
 from agentex.agents.service import agent_ref, wire_agent
-from agentex.auth.authorize import Operation, ResourceType, type_ref
+from agentex.auth.authorize import Operation, ResourceType, hidden_as, type_ref
 from agentex.database import JsonObject
 from agentex.errors import (
     AgentCallFailed,
@@ -30,6 +30,7 @@ from agentex.errors import (
     AgentUnreachable,
     BadRequest,
     InvalidInput,
+    NotFound,
     Unavailable,
 )
 from agentex.events.service import add, wire_event
@@ -130,7 +131,8 @@ async def _known_task(call: RpcCall, wanted: TaskCreateParams) -> UUID | None:
             return None
         # Its params would be replaced.
         operation = Operation.READ if wanted.params is None else Operation.UPDATE
-        await call.require(session, operation, task_ref(known))
+        with hidden_as(NotFound(f"task {wanted.name!r} not found")):
+            await call.require(session, operation, task_ref(known))
         return known.id
 
 
@@ -236,7 +238,9 @@ async def _allowed_task(call: RpcCall, wanted: OneTaskParams, operation: Operati
             task = await tasks.get(session, resources.authz, principal, str(wanted.task_id))
         else:
             task = await tasks.get_by_name(session, resources.authz, principal, wanted.task_name or "")
-        await call.require(session, operation, task_ref(task))
+        named = str(wanted.task_id or wanted.task_name)
+        with hidden_as(NotFound(f"task {named!r} not found")):
+            await call.require(session, operation, task_ref(task))
         return task.id
 
 

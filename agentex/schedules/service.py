@@ -22,6 +22,7 @@ from agentex.auth.authorize import (
     Operation,
     ResourceRef,
     ResourceType,
+    hidden_as,
     require,
     require_disposal,
     type_ref,
@@ -381,11 +382,8 @@ async def _find(
     absent = NotFound(f"run schedule {target.schedule_id or target.name!r} of agent {agent.id} not found")
     if found is None:
         raise absent
-    try:
+    with hidden_as(absent):
         await require(resources.authz, session, principal, operation, schedule_ref(found))
-    except NotFound:
-        # In the same words, so that one cannot tell what is there but hidden.
-        raise absent from None
     return found
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import func
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Operation, ResourceType
+from agentex.auth.authorize import Operation, ResourceType, hidden_as
 from agentex.auth.lists import seen_through_tasks
 from agentex.auth.principal import Principal
 from agentex.auth.tasks import require_owned, require_task, task_owner
@@ -193,11 +193,8 @@ async def _require(
     if not found:
         raise absent
     owned = (found[0]["task_id"], found[0]["owner"])
-    try:
+    with hidden_as(absent):
         await require_owned(session, resources.authz, principal, operation, owned)
-    except NotFound:
-        # In the same words, so that one cannot tell what is there but hidden.
-        raise absent from None
     return found[0]["task_id"]
 
 

@@ -16,7 +16,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from agentex.agents.models import Agent, AgentRead, Deleted
-from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require
+from agentex.auth.authorize import (
+    AuthProvider,
+    Operation,
+    ResourceRef,
+    ResourceType,
+    hidden_as,
+    require,
+)
 from agentex.auth.principal import Principal
 from agentex.database import JsonColumn, JsonObject, rows
 from agentex.errors import BadRequest, NotFound, PayloadTooLarge
@@ -138,7 +145,8 @@ async def get(session: AsyncSession, authz: AuthProvider, principal: Principal, 
 async def get_by_name(session: AsyncSession, authz: AuthProvider, principal: Principal, name: str) -> Task:
     """The same by name, within the caller's account."""
     task = await _one(session, principal, select(Task).where(col(Task.name) == name), name)
-    await require(authz, session, principal, Operation.READ, task_ref(task))
+    with hidden_as(_not_found(name)):
+        await require(authz, session, principal, Operation.READ, task_ref(task))
     return task
 
 
@@ -315,5 +323,9 @@ async def _one(
     )
     task = (await session.exec(statement)).one_or_none()
     if task is None:
-        raise NotFound(f"task {named!r} not found")
+        raise _not_found(named)
     return task
+
+
+def _not_found(named: str) -> NotFound:
+    return NotFound(f"task {named!r} not found")

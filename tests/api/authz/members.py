@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -38,7 +38,7 @@ async def join_agent(resources: Resources, name: str, account: str = FIRST) -> s
 
 
 @asynccontextmanager
-async def calling(key: str) -> AsyncIterator[httpx2.AsyncClient]:
+async def calling(key: str) -> AsyncGenerator[httpx2.AsyncClient]:
     """A client with this key."""
     transport = httpx2.ASGITransport(app=shared_app())
     headers = {"authorization": f"Bearer {key}"}

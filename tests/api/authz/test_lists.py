@@ -23,11 +23,13 @@ MANY = 50
 SEEN = (3, 14, 25, 36, 47)
 
 
-async def pages(client: httpx2.AsyncClient, path: str, limit: int = 2, **query: Any) -> list[list[Json]]:
+async def pages(
+    client: httpx2.AsyncClient, path: str, query: dict[str, str] | None = None, *, limit: int = 2
+) -> list[list[Json]]:
     """Every page up to the first that is not full."""
     found: list[list[Json]] = []
     while not found or len(found[-1]) == limit:
-        params = {"limit": limit, "page_number": len(found) + 1, **query}
+        params: dict[str, Any] = {"limit": limit, "page_number": len(found) + 1, **(query or {})}
         answer = await client.get(path, params=params)
         assert answer.status_code == 200, answer.text
         found.append(answer.json())
@@ -44,7 +46,7 @@ async def tasks(client: httpx2.AsyncClient, resources: Resources, acp_server: Ac
         for n in range(MANY)
     ]
     for task in made:
-        state = {"task_id": task["id"], "agent_id": agent["id"], "state": {}}
+        state: Json = {"task_id": task["id"], "agent_id": agent["id"], "state": {}}
         assert (await client.post("/states", json=state)).status_code == 200
         span = {"name": "s", "trace_id": "t", "start_time": "2026-01-01T00:00:00Z", "task_id": task["id"]}
         assert (await client.post("/spans", json=span)).status_code == 200
@@ -90,7 +92,7 @@ async def test_a_guests_list_is_filtered_and_sorted_as_any(
     resources: Resources, tasks: list[Json], query: dict[str, str], expected: tuple[int, ...]
 ) -> None:
     async with calling(await join(resources, user("gus"), None)) as gus:
-        found = await pages(gus, "/tasks", **query)
+        found = await pages(gus, "/tasks", query)
     assert [task["id"] for page in found for task in page] == [tasks[n]["id"] for n in expected]
 
 
@@ -243,11 +245,12 @@ async def paged(client: httpx2.AsyncClient, resources: Resources, acp_server: Ac
     agent = await register(client, acp_url=acp_server.url)
     task = await create_task(client, agent)
     schedules = Schedules(client, resources, agent["id"])
+    schedule = await schedules.create(name="s")
+    grant = {"resource_type": "task", "resource_id": task["id"]}
     for n in range(3):
-        schedule = await schedules.create(name=f"s{n}")
+        await schedules.create(name=f"s{n}")
         await client.post("/messages", json={"task_id": task["id"], "content": TEXT})
         await join(resources, user(f"g{n}"), None)
-        grant = {"resource_type": "task", "resource_id": task["id"]}
         made = await client.post("/grants", json={**grant, "member": f"user:g{n}", "operations": ["read"]})
         assert made.status_code == 200
     for _ in range(3):

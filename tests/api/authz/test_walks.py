@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx2
+import pytest
 
 from agentex.auth.rules import Role
 from agentex.resources import Resources
@@ -21,7 +22,7 @@ from tests.api.app.test_every_route import world as world  # noqa: PLC0414 - a f
 from tests.api.authz.dump import changed, dump
 from tests.api.authz.members import FIRST, SECOND, calling, join, join_agent, user
 from tests.support.acp_server import AcpServer
-from tests.support.api import register
+from tests.support.api import UNKNOWN_ID, register
 
 World = dict[str, str]
 # What everybody may make for himself; the names in the bodies are per account, and free.
@@ -34,25 +35,28 @@ THREAD = "a thread of the account"
 
 def verdict(answer: httpx2.Response) -> str:
     """What came of a request: a status; for JSON-RPC that of its error, told by its words."""
-    if answer.status_code == 200 and answer.headers.get("content-type", "").startswith(
-        ("application/json", "application/x-ndjson")
-    ):
-        body: Any = answer.json() if answer.text.count("\n") <= 1 else json.loads(answer.text.split("\n")[0])
-        error = body.get("error") if isinstance(body, dict) and "jsonrpc" in body else None
-        if error is not None:
-            words = error["message"]
-            return "404" if "not found" in words else "403" if "is not allowed" in words else f"error {words}"
-        return "empty" if is_empty(body) else "200"
-    return str(answer.status_code)
+    kind = answer.headers.get("content-type", "")
+    if answer.status_code != 200 or not kind.startswith(("application/json", "application/x-ndjson")):
+        return str(answer.status_code)
+    body: Any = json.loads(answer.text.splitlines()[0]) if "ndjson" in kind else answer.json()
+    words = error_of(body)
+    if words is None:
+        return "empty" if body in NOTHING else "200"
+    return "404" if "not found" in words else "403" if "is not allowed" in words else words
 
 
-def is_empty(body: object) -> bool:
-    if isinstance(body, dict):
-        return body in (
-            {"runs": [], "next_cursor": None},
-            {"run_schedules": [], "total": 0, "next_cursor": None},
-        )
-    return body in ([], None)
+# Lists of which nothing can be seen.
+NOTHING: list[Any] = [
+    [],
+    None,
+    {"runs": [], "next_cursor": None},
+    {"run_schedules": [], "total": 0, "next_cursor": None},
+]
+
+
+def error_of(body: Any) -> str | None:
+    """The words of a JSON-RPC error."""
+    return body["error"]["message"] if "jsonrpc" in (body or ()) and body["error"] is not None else None
 
 
 async def ask_all(
@@ -164,6 +168,45 @@ async def test_a_guest_sees_and_changes_nothing(resources: Resources, world: Wor
         "POST /checkpoints/put-writes": {"403"},
         "POST /spans": {"403"},
     }
+
+
+@pytest.mark.parametrize("who", ["guest", "agent"])
+async def test_what_is_hidden_is_told_in_the_words_of_what_is_not_there(
+    resources: Resources, world: World, who: str
+) -> None:
+    """Of the same account: by its id, by its name, and by what it hangs on."""
+    if who == "guest":
+        key = await join(resources, user("guest"), None)
+    else:
+        key = await join_agent(resources, "stranger")
+    nowhere = {word: UNKNOWN_ID if word.endswith("_id") else value for word, value in world.items()}
+    nowhere |= {"name": "nobody", "sync_name": "nobody"}
+    if who == "agent":
+        # Agents are read by all agents.
+        nowhere |= {
+            word: world[word] for word in ("agent_id", "sync_agent_id", "deployment_id", "history_id")
+        }
+    told: dict[str, tuple[str, str]] = {}
+    async with calling(key) as client:
+        for asked in requests():
+            by_name_of_agent = who == "agent" and "/agents/name/" in asked.path
+            if asked.path in BY_ITS_OWN_KEY or makes_something(asked) or by_name_of_agent:
+                continue
+            hidden, absent = await asked.of(client, world), await asked.of(client, nowhere)
+            if verdict(hidden) == "404":
+                words = told_of(hidden, world, nowhere), told_of(absent, world, nowhere)
+                if words[0] != words[1]:
+                    told[f"{asked.route} {asked.body}"] = words
+    assert told == {}
+
+
+def told_of(answer: httpx2.Response, *worlds: World) -> str:
+    """The words of a refusal, without the names and ids that it was asked for."""
+    body = answer.json()
+    words: str = error_of(body) or body["message"]
+    for value in sorted({value for world in worlds for value in world.values()}, key=len, reverse=True):
+        words = words.replace(value, "…")
+    return words
 
 
 async def test_a_viewer_sees_all_and_changes_nothing(resources: Resources, world: World) -> None:
