@@ -97,13 +97,13 @@ _ROUTES: Mapping[str, Sequence[str]] = {
         "GET /runs/{run_id}",
     ),
     "run.read run.cancel": ("POST /runs/{run_id}/cancel",),
-    "task.create task.read task.update": ("PATCH /spans/{span_id}",),
-    "task.create task.update": (
+    "task.create task.read task.update": (
         "POST /checkpoints/delete-thread",
         "POST /checkpoints/put",
         "POST /checkpoints/put-writes",
-        "POST /spans",
+        "PATCH /spans/{span_id}",
     ),
+    "task.create task.update": ("POST /spans",),
     "task.read": (
         "POST /checkpoints/get-tuple",
         "POST /checkpoints/list",

@@ -232,15 +232,8 @@ async def make_world(
     assert (await client.post("/agents/register", json=known)).status_code == 200
     history = await client.get("/deployment-history", params={"agent_id": agent["id"]})
     key = await client.post("/agent_api_keys", json={"agent_id": agent["id"], "name": name})
-    friend = Principal(
-        principal_type=PrincipalType.USER, user_id="friend", account_id=await _account_of(resources, agent)
-    )
-    async with resources.db.begin() as session:
-        await put_member(session, friend, Role.EDITOR)
-    given = {"member": friend.creator, "resource_type": "task", "resource_id": task["id"]}
-    grant = await client.post("/grants", json={**given, "operations": ["read"]})
     return {
-        "grant_id": grant.json()["id"],
+        "grant_id": await _share(client, resources, task),
         "span_id": span.json()["id"],
         "tracker_id": trackers.json()[0]["id"],
         "deployment_id": deployment["id"],
@@ -266,9 +259,15 @@ async def make_world(
     }
 
 
-async def _account_of(resources: Resources, agent: Json) -> str:
-    found = await fetch(resources, "SELECT account_id FROM agents WHERE id = :id", id=agent["id"])
-    return found[0]["account_id"]
+async def _share(client: httpx2.AsyncClient, resources: Resources, task: Json) -> str:
+    """Share a task with a friend; returns the grant's id."""
+    found = await fetch(resources, "SELECT account_id FROM tasks WHERE id = :id", id=task["id"])
+    friend = Principal(principal_type=PrincipalType.USER, user_id="friend", account_id=found[0]["account_id"])
+    async with resources.db.begin() as session:
+        await put_member(session, friend, Role.EDITOR)
+    given = {"member": friend.creator, "resource_type": "task", "resource_id": task["id"]}
+    grant = await client.post("/grants", json={**given, "operations": ["read"]})
+    return grant.json()["id"]
 
 
 def test_every_route_declares_its_permission() -> None:
