@@ -73,6 +73,7 @@ app.add_typer(keys, name="keys")
 
 @keys.command("create")
 def create_key(
+    *,
     admin: Annotated[bool, typer.Option("--admin", help="A service account that may do everything.")] = False,
     agent: Annotated[str | None, typer.Option(help="The agent of this name: its AGENT_API_KEY.")] = None,
     user: Annotated[str | None, typer.Option(help="The user of this id.")] = None,

@@ -278,7 +278,6 @@ async def test_another_account_sees_no_key(client: httpx2.AsyncClient, agent: Js
     [
         (Operation.UPDATE, ResourceType.AGENT, "POST", 403),
         (Operation.READ, ResourceType.AGENT, "GET", 404),
-        (Operation.READ, ResourceType.API_KEY, "GET", 404),
         (Operation.READ, ResourceType.API_KEY, "GET one", 404),
         (Operation.DELETE, ResourceType.API_KEY, "DELETE one", 403),
         (Operation.READ, ResourceType.API_KEY, "DELETE one", 404),
@@ -299,3 +298,14 @@ async def test_who_may_not_is_refused(
     authz.deny = frozenset()
     assert response.status_code == status
     assert (await client.get(PATH, params={"agent_id": agent["id"]})).json() == [read(key)]
+
+
+async def test_a_list_leaves_out_keys_that_its_caller_may_not_read(
+    client: httpx2.AsyncClient, authz: ScriptedAuthz, agent: Json
+) -> None:
+    await add(client, agent)
+    authz.deny = {(Operation.READ, ResourceType.API_KEY)}
+
+    response = await client.get(PATH, params={"agent_id": agent["id"]})
+
+    assert (response.status_code, response.json()) == (200, [])

@@ -191,7 +191,7 @@ async def test_a_principal_context_is_taken_and_neither_used_nor_kept(
     agent = await register(client, principal_context=context)
 
     (row,) = await fetch(resources, "SELECT owner, account_id, agents::text AS whole FROM agents")
-    assert (row["owner"], row["account_id"], "k-secret" in row["whole"]) == ("tester", "default", False)
+    assert (row["owner"], row["account_id"], "k-secret" in row["whole"]) == ("user:tester", "default", False)
     assert "principal_context" not in agent
 
 
