@@ -32,6 +32,7 @@ from agentex.deployments.api import history_router
 from agentex.deployments.api import router as deployments_router
 from agentex.events.api import router as events_router
 from agentex.forward.api import router as forward_router
+from agentex.grants.api import router as grants_router
 from agentex.hooks import fill_hooks
 from agentex.messages.api import router as messages_router
 from agentex.rates import Rates
@@ -218,7 +219,7 @@ def _add_routers(app: FastAPI, settings: Settings) -> None:
     app.include_router(put_router, max_body_size=settings.max_checkpoint_bytes)
     for router in (deployments_router, history_router, agent_api_keys_router, forward_router, audit_router):
         app.include_router(router)
-    for router in (api_keys_router, members_router, whoami_router):
+    for router in (grants_router, api_keys_router, members_router, whoami_router):
         app.include_router(router)
     if settings.enable_agent_run_schedules:
         app.include_router(schedules_router)

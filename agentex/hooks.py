@@ -10,6 +10,7 @@ from agentex.resources import Resources
 from agentex.rpc.sends import tell_open_sends
 from agentex.runs.finish import PROVE_ALIVE_SQL, end_for_task, prove_alive
 from agentex.runs.pages import RunStarter
+from agentex.schedules.gone import pause_for_gone_creators
 from agentex.schedules.revisions import definitions
 from agentex.schedules.service import pause_for_deleted_agent
 from agentex.streams.hub import Hub
@@ -27,5 +28,6 @@ def fill_hooks(resources: Resources) -> None:
     hooks.agent_registered = [note_registration]
     hooks.run_opened = RunStarter(resources).start_soon
     hooks.definitions = definitions
+    hooks.creators_gone = pause_for_gone_creators
     if resources.streams is None:
         resources.streams = Hub(resources.settings, resources.db)

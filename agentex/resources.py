@@ -67,6 +67,14 @@ class RegisteredProcess:
     metadata: JsonObject | None
 
 
+@dataclass(frozen=True)
+class GoneCreator:
+    """A launch has found that there is nobody any more for whom a schedule's run was to go."""
+
+    schedule_id: UUID
+    principal: Principal
+
+
 @dataclass
 class Hooks:
     """How a lower slice reaches a higher one inside its transaction; filled by app.py and worker.py."""
@@ -91,6 +99,8 @@ class Hooks:
     )
     # those who make single runs → runs: a run that has just been committed is to be started.
     run_opened: Callable[[UUID], None] | None = None
+    # runs → schedules: the creators of these are gone; in a transaction of its own: a launch has none open.
+    creators_gone: Callable[[Resources, Sequence[GoneCreator]], Awaitable[None]] | None = None
     # runs → schedules: the definitions of a page of runs at once.
     definitions: (
         Callable[[AsyncSession, Sequence[DefinitionRef]], Awaitable[dict[DefinitionRef, Definition]]] | None

@@ -25,7 +25,7 @@ from agentex.agent_api_keys.models import (
 from agentex.agents import service as agents
 from agentex.agents.models import Agent
 from agentex.agents.service import agent_ref
-from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require
+from agentex.auth.authorize import Operation, ResourceRef, ResourceType, hidden_as, require
 from agentex.auth.lists import seen_by
 from agentex.auth.principal import Principal
 from agentex.errors import AlreadyExists, BadRequest, InvalidInput, NotFound
@@ -148,9 +148,11 @@ async def get_by_name(
         col(AgentApiKey.name) == named.name,
     )
     key = (await session.exec(statement)).one_or_none()
+    absent = NotFound(f"agent {agent.name!r} has no key {named.name!r} of type {named.kind}")
     if key is None:
-        raise NotFound(f"agent {agent.name!r} has no key {named.name!r} of type {named.kind}")
-    await require(resources.authz, session, principal, Operation.READ, key_ref(key))
+        raise absent
+    with hidden_as(absent):
+        await require(resources.authz, session, principal, Operation.READ, key_ref(key))
     return key
 
 

@@ -9,7 +9,9 @@ from fastapi import APIRouter, Header, Query
 
 from agentex.agents import service
 from agentex.agents.models import AgentRead, AgentRegister, AgentRegisterBuild, AgentRegistered, Deleted
+from agentex.agents.transfer import AgentTransferred, transfer
 from agentex.auth.keys import AGENT_KEY_HEADER
+from agentex.auth.owners import Transfer
 from agentex.deps import Caller, Limit, PageNumber, ReadSession, ResourcesDep, json_object
 
 router = APIRouter(prefix="/agents", tags=["agents"])
@@ -103,3 +105,11 @@ async def delete_agent(agent_id: str, resources: ResourcesDep, caller: Caller) -
     async with resources.db.read() as session:
         agent = await service.get(session, resources.authz, caller, agent_id)
     return await service.delete_by(resources, caller, agent)
+
+
+@router.post("/{agent_id}/transfer")
+async def transfer_agent(
+    agent_id: str, body: Transfer, resources: ResourcesDep, caller: Caller
+) -> AgentTransferred:
+    """Give an agent to another member; for its owner or an admin. Its schedules stay whose they are."""
+    return await transfer(resources, caller, agent_id, body.owner)

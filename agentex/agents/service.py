@@ -9,11 +9,12 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Enum, RowMapping, func, literal, text
+from sqlalchemy import ColumnElement, Enum, RowMapping, column, func, literal, table, text
+from sqlalchemy import select as select_columns
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeEngine, Uuid
 from sqlmodel import SQLModel, col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
@@ -29,7 +30,13 @@ from agentex.agents.models import (
     AgentStatus,
     Deleted,
 )
-from agentex.auth.authorize import AuthProvider, Operation, ResourceType, require
+from agentex.auth.authorize import (
+    AuthProvider,
+    Operation,
+    ResourceType,
+    hidden_as,
+    require,
+)
 from agentex.auth.lists import seen_by
 from agentex.auth.principal import Principal
 from agentex.database import Database, JsonColumn, JsonObject, rows, violates
@@ -154,9 +161,11 @@ async def get(session: AsyncSession, authz: AuthProvider, principal: Principal, 
 async def get_by_name(session: AsyncSession, authz: AuthProvider, principal: Principal, name: str) -> Agent:
     """The same by name, within the caller's account."""
     agent = await _of_name(session, principal, name)
+    absent = NotFound(f"agent {name!r} not found")
     if agent is None:
-        raise NotFound(f"agent {name!r} not found")
-    await require(authz, session, principal, Operation.READ, agent_ref(agent))
+        raise absent
+    with hidden_as(absent):
+        await require(authz, session, principal, Operation.READ, agent_ref(agent))
     return agent
 
 
@@ -172,10 +181,12 @@ async def get_to_call(
         agent = await resources.db.together(_to_call_by_id, named)
     else:
         agent = await resources.db.together(_to_call_by_name, _Named(principal.account_id, name or ""))
+    absent = NotFound(f"agent {agent_id or name!r} not found")
     if agent is None:
-        raise NotFound(f"agent {agent_id or name!r} not found")
+        raise absent
     async with resources.db.read() as session:
-        await require(resources.authz, session, principal, Operation.READ, agent_ref(agent))
+        with hidden_as(absent):
+            await require(resources.authz, session, principal, Operation.READ, agent_ref(agent))
     return agent
 
 
@@ -243,8 +254,7 @@ async def list_page(
     statement, of = _present(principal), Agent
     statement = statement.where(seen_by(seen, id="agents.id", owner="agents.owner", agent_id="agents.id"))
     if wanted.task_id is not None:
-        of_task = text("agents.id IN (SELECT agent_id FROM tasks WHERE id = :task_id)")
-        statement = statement.where(of_task.bindparams(task_id=wanted.task_id))
+        statement = statement.where(await _is_of_task(session, authz, principal, wanted.task_id))
     if wanted.card_metadata is not None:
         holds = text(f"{CARD_METADATA_SQL} @> CAST(:card_metadata AS jsonb)")
         statement = statement.where(holds.bindparams(card_metadata=json.dumps(wanted.card_metadata)))
@@ -257,6 +267,21 @@ async def list_page(
         *[c.desc() if wanted.order_direction == "desc" else c.asc() for c in order]
     )
     return list((await session.exec(statement.limit(limit).offset((page_number - 1) * limit))).all())
+
+
+async def _is_of_task(
+    session: AsyncSession, authz: AuthProvider, principal: Principal, task_id: UUID
+) -> ColumnElement[bool]:
+    """Whether the agent is that of a task, for those who may see the task."""
+    seen = await authz.visible(session, principal, ResourceType.TASK)
+    # The slice above has the model.
+    tasks = table("tasks", column("id", Uuid()), column("agent_id", Uuid()), column("account_id"))
+    of_task = select_columns(tasks.c.agent_id).where(
+        tasks.c.id == task_id,
+        tasks.c.account_id == principal.account_id,
+        seen_by(seen, id="tasks.id", owner="tasks.owner", agent_id="tasks.agent_id"),
+    )
+    return col(Agent.id).in_(of_task)
 
 
 async def delete_by(resources: Resources, principal: Principal, agent: Agent) -> Deleted:

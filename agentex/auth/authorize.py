@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -55,10 +56,14 @@ def type_ref(kind: ResourceType, principal: Principal) -> ResourceRef:
 
 @dataclass(frozen=True)
 class Decision:
-    """The answer, and the rule it follows from, for the ledger."""
+    """The answer, and the rule it follows from, for the ledger.
+
+    gone: there is no such principal any more, so that asking again is of no use until it is back.
+    """
 
     allowed: bool
     rule: str
+    gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,13 @@ class Visible:
     conditions: tuple[str, ...]
     parameters: Mapping[str, object] = field(default_factory=dict[str, object])
 
+    def apart(self, **columns: str) -> list[str]:
+        """The conditions that fit a table with these columns, each by itself."""
+        return [c.format(**columns) for c in self.conditions if _named(c) <= columns.keys()]
+
     def where(self, **columns: str) -> str:
         """One condition for a WHERE: `visible.where(id="t.id", owner="t.owner")`; `false` if none fits."""
-        fitting = [c.format(**columns) for c in self.conditions if _named(c) <= columns.keys()]
+        fitting = self.apart(**columns)
         return f"({' OR '.join(fitting)})" if fitting else "false"
 
 
@@ -124,6 +133,39 @@ async def require(
     if is_readable:
         raise Forbidden(f"{operation} on {resource.type} {resource.id} is not allowed: {decision.rule}")
     raise NotFound(f"{resource.type} {resource.id!r} not found")
+
+
+@contextmanager
+def hidden_as(absent: NotFound) -> Generator[None]:
+    """What is there but hidden is not found in the words in which what is not there is not found.
+
+    Else a name, or something that hangs on a hidden task, would show by the other words that it is there.
+    """
+    try:
+        yield
+    except NotFound:
+        raise absent from None
+
+
+async def require_disposal(
+    provider: AuthProvider, session: AsyncSession, principal: Principal, resource: ResourceRef
+) -> None:
+    """Return when the caller may share it or give it away: its owner, or who may delete anything of its type.
+
+    Being allowed to change something is not enough: else what was shared would be shared on. Asked as
+    `require` is, and raises the same.
+    """
+    await require(provider, session, principal, Operation.UPDATE, resource)
+    if resource.owner == principal.creator:
+        return
+    decision = await provider.authorize(
+        session, principal, Operation.DELETE, type_ref(resource.type, principal)
+    )
+    if not decision.allowed:
+        raise Forbidden(
+            f"{resource.type} {resource.id} is {resource.owner}'s: only its owner or an admin may share it "
+            "or give it away"
+        )
 
 
 def _named(condition: str) -> set[str]:

@@ -15,6 +15,21 @@ def seen_by(visible: Visible, **columns: str) -> ColumnElement[bool]:
     return _clause(visible.where(**columns), visible)
 
 
+def seen_apart(visible: Visible, **columns: str) -> list[ColumnElement[bool]]:
+    """The same as conditions that are each served by an index of its own, which their OR is not."""
+    if visible == EVERYTHING:
+        return [true()]
+    return [_clause(sql, visible) for sql in visible.apart(**columns)]
+
+
+def creator_of(column: str) -> str:
+    """SQL of Principal.creator for a column that holds one, for the owner of what has it as JSON only."""
+    user, account = (f"nullif({column}->>'{name}', '')" for name in ("user_id", "service_account_id"))
+    guessed = f"CASE WHEN {user} IS NULL THEN 'service_account' ELSE 'user' END"
+    kind = f"coalesce({column}->>'principal_type', {guessed})"
+    return f"({kind} || ':' || coalesce({user}, {account}))"
+
+
 def seen_through_tasks(visible: Visible, task_id: str, *, owner: str | None = None) -> ColumnElement[bool]:
     """The rows of a table that hang on a visible task by this column.
 

@@ -12,24 +12,37 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.auth.authorize import EVERYTHING, Decision, Operation, ResourceRef, ResourceType, Visible
 from agentex.auth.principal import Principal
-from agentex.auth.rules import Facts, Question, Role, decide, in_scope, reads_all
+from agentex.auth.rules import (
+    Facts,
+    Question,
+    Role,
+    decide,
+    in_scope,
+    reads_all,
+    reads_of_agent,
+    reads_own,
+)
 from agentex.database import Database, rows
 
-# Of one that is not deleted: its name may be another's by now, whose its tasks are not.
+# The name of the agent that a resource is, or hangs on. A deleted agent is nobody: who has its name now is
+# another.
+_AGENT_OF_SQL = """(SELECT a.name FROM {table} JOIN agents a ON a.id = {agent_id}
+    WHERE t.id = CAST(:id AS uuid) AND a.account_id = m.account_id AND a.deleted_at IS NULL)"""
 _AGENT_OF = {
-    ResourceType.AGENT: "SELECT a.name FROM agents a WHERE a.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
-    ResourceType.TASK: "SELECT a.name FROM tasks t JOIN agents a ON a.id = t.agent_id "
-    "WHERE t.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
-    ResourceType.SCHEDULE: "SELECT a.name FROM agent_run_schedules s JOIN agents a ON a.id = s.agent_id "
-    "WHERE s.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
-    ResourceType.RUN: "SELECT a.name FROM runs r JOIN agents a ON a.id = r.agent_id "
-    "WHERE r.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
-    ResourceType.API_KEY: "SELECT a.name FROM agent_api_keys k JOIN agents a ON a.id = k.agent_id "
-    "WHERE k.id = CAST(:id AS uuid) AND a.deleted_at IS NULL",
+    ResourceType.AGENT: _AGENT_OF_SQL.format(table="agents t", agent_id="t.id"),
+    ResourceType.TASK: _AGENT_OF_SQL.format(table="tasks t", agent_id="t.agent_id"),
+    ResourceType.SCHEDULE: _AGENT_OF_SQL.format(table="agent_run_schedules t", agent_id="t.agent_id"),
+    ResourceType.RUN: _AGENT_OF_SQL.format(table="runs t", agent_id="t.agent_id"),
+    ResourceType.API_KEY: _AGENT_OF_SQL.format(table="agent_api_keys t", agent_id="t.agent_id"),
 }
+_OF_AGENT = """{agent_id} = (SELECT id FROM agents WHERE account_id = :seen_account AND name = :seen_agent
+        AND deleted_at IS NULL)"""
+_OWNED = "{owner} = :seen_member"
+# So that the partial index on what agents own serves it.
+_OWNED_BY_AGENT = f"{_OWNED} AND {{owner}} LIKE 'agent:%'"
 _GRANTED = """
     {id} IN (SELECT resource_id FROM grants WHERE account_id = :seen_account AND member = :seen_member
-        AND resource_type = :seen_kind AND operations @> '["read"]')
+        AND resource_type = '{kind}' AND operations @> '["read"]')
 """
 _MEMBER_SQL = """
     SELECT role FROM members WHERE account_id = :account_id AND name = :name AND disabled_at IS NULL
@@ -70,7 +83,8 @@ class LocalAuthorizer:
         )
         if not found or not in_scope(principal.scopes, f"{kind}.{Operation.READ}"):
             return Visible(())
-        return EVERYTHING if reads_all(_role(found[0]["role"]), kind) else _own(principal, kind)
+        role = _role(found[0]["role"])
+        return EVERYTHING if reads_all(role, kind) else _own(principal, role, kind)
 
     def _source(self, session: AsyncSession | None) -> AsyncSession | Database:
         """The session where it holds a connection: all that are in use would wait for a second one each."""
@@ -83,12 +97,13 @@ class LocalAuthorizer:
         if resource.id == "*":
             found = await rows(source, _MEMBER_SQL, **named)
             return Facts(is_member=True, role=_role(found[0]["role"])) if found else Facts(is_member=False)
-        agent_of = f"({_AGENT_OF[resource.type]})" if principal.agent_name else "NULL::text"
+        agent_of = _AGENT_OF[resource.type] if principal.agent_name else "NULL::text"
         found = await rows(
             source,
             _FACTS_SQL.format(agent_of=agent_of),
             kind=resource.type.value,
-            id=resource.id,
+            # A schedule's has its agent's in front (wire.md §4).
+            id=resource.id.rpartition("::")[2],
             **named,
         )
         if not found:
@@ -106,20 +121,16 @@ def _role(stored: str | None) -> Role | None:
     return Role(stored) if stored else None
 
 
-def _own(principal: Principal, kind: ResourceType) -> Visible:
-    conditions = [
-        "{owner} = :seen_member",
-        _GRANTED,
-    ]
-    parameters = {
+def _own(principal: Principal, role: Role | None, kind: ResourceType) -> Visible:
+    """As `decide` would say of each row by itself."""
+    conditions = [_GRANTED.replace("{kind}", kind)]
+    parameters: dict[str, object] = {
         "seen_member": principal.creator,
         "seen_account": principal.account_id,
-        "seen_kind": kind.value,
     }
-    if principal.agent_name is not None and kind is not ResourceType.API_KEY:
-        conditions.append(
-            "{agent_id} IN (SELECT id FROM agents WHERE account_id = :seen_account AND name = :seen_agent"
-            " AND deleted_at IS NULL)"
-        )
+    if reads_own(role, kind):
+        conditions.append(_OWNED_BY_AGENT if principal.agent_name else _OWNED)
+    if principal.agent_name is not None and reads_of_agent(role, kind):
+        conditions.append(_OF_AGENT)
         parameters["seen_agent"] = principal.agent_name
     return Visible(tuple(conditions), parameters)

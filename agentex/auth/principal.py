@@ -52,6 +52,22 @@ class Principal(BaseModel):
         return self.service_account_id if self.principal_type is PrincipalType.AGENT else None
 
 
+def named(account_id: str, creator: str) -> Principal | None:
+    """Who has this name within the account, as `creator` writes it; None for what is no such name."""
+    kind, _, name = creator.partition(":")
+    if kind not in set(PrincipalType) or not name:
+        return None
+    by = "user_id" if kind == PrincipalType.USER else "service_account_id"
+    return Principal.model_validate({"principal_type": kind, by: name, "account_id": account_id})
+
+
+def system_principal(account_id: str) -> Principal:
+    """This service itself, where a revision says who has changed something."""
+    return Principal(
+        principal_type=PrincipalType.SERVICE_ACCOUNT, service_account_id="agentex", account_id=account_id
+    )
+
+
 def agent_principal(account_id: str, name: str) -> Principal:
     """An agent as a caller."""
     return Principal(principal_type=PrincipalType.AGENT, service_account_id=name, account_id=account_id)

@@ -102,7 +102,7 @@ def decide(question: Question, facts: Facts) -> Decision:
     """The first rule that says yes; else a no with its reason."""
     refusal = _refusal(question, facts)
     if refusal is not None:
-        return Decision(allowed=False, rule=refusal)
+        return refusal
     rule = _allowing_rule(question, facts)
     if rule is not None:
         return Decision(allowed=True, rule=rule)
@@ -113,6 +113,16 @@ def decide(question: Question, facts: Facts) -> Decision:
 def reads_all(role: Role | None, kind: ResourceType) -> bool:
     """Whether the role reads all of a type."""
     return role is not None and Operation.READ in _OF_ROLE[role].get(kind, ())
+
+
+def reads_own(role: Role | None, kind: ResourceType) -> bool:
+    """Whether the role reads what its principal has made of a type."""
+    return role is not None and Operation.READ in _OF_OWNER.get(role, {}).get(kind, ())
+
+
+def reads_of_agent(role: Role | None, kind: ResourceType) -> bool:
+    """Whether an agent in this role reads what hangs on it of a type."""
+    return role is not None and Operation.READ in _OF_CALLER.get(kind, ())
 
 
 def in_scope(scopes: Collection[str] | None, words: str) -> bool:
@@ -126,14 +136,15 @@ def in_scope(scopes: Collection[str] | None, words: str) -> bool:
     return any(scope in scopes for scope in (words, f"{kind}.*", f"*.{operation}", "*"))
 
 
-def _refusal(question: Question, facts: Facts) -> str | None:
+def _refusal(question: Question, facts: Facts) -> Decision | None:
     principal, resource = question.principal, question.resource
     if principal.account_id != resource.account_id:
-        return "another account"
+        return Decision(allowed=False, rule="another account")
     if not facts.is_member:
-        return f"{principal.creator} is no member of the account, or no longer"
+        rule = f"{principal.creator} is no member of the account, or no longer"
+        return Decision(allowed=False, rule=rule, gone=True)
     if not in_scope(principal.scopes, question.words):
-        return f"the key's scopes lack {question.words}"
+        return Decision(allowed=False, rule=f"the key's scopes lack {question.words}")
     return None
 
 
@@ -143,7 +154,10 @@ def _allowing_rule(question: Question, facts: Facts) -> str | None:
     if role is not None:
         if operation in _OF_ROLE[role].get(kind, ()):
             return f"role {role}"
-        is_owner = question.resource.owner == question.principal.creator
+        # What nobody owns is nobody's, whatever it is called.
+        is_owner = (
+            question.resource.owner is not None and question.resource.owner == question.principal.creator
+        )
         if is_owner and operation in _OF_OWNER.get(role, {}).get(kind, ()):
             return f"role {role}, owner"
         if facts.is_of_caller and operation in _OF_CALLER.get(kind, ()):

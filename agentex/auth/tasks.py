@@ -35,14 +35,18 @@ async def require_owned(
     """The same for a task and its owner, both known already.
 
     What has no task (None) belongs to the account: reading it asks for leave to read tasks, writing it for
-    leave to make one.
+    leave to make one, or, where it is somebody else's, to update any.
     """
     task_id, owner = owned
     if task_id is not None:
-        ref = ResourceRef(ResourceType.TASK, str(task_id), principal.account_id, owner)
-    else:
-        ref = ResourceRef(ResourceType.TASK, "*", principal.account_id, owner)
-        operation = Operation.READ if operation is Operation.READ else Operation.CREATE
+        await require(authz, session, principal, operation, task_ref(principal, task_id, owner))
+        return
+    ref = ResourceRef(ResourceType.TASK, "*", principal.account_id, owner)
+    if operation is not Operation.READ:
+        operation = Operation.CREATE if owner in {None, principal.creator} else Operation.UPDATE
+    if operation is Operation.UPDATE:
+        # Of a type `require` would answer 403, and so tell that there is something to be changed.
+        await require(authz, session, principal, Operation.READ, ref)
     await require(authz, session, principal, operation, ref)
 
 
@@ -57,7 +61,7 @@ async def task_owner(session: AsyncSession, principal: Principal, task_id: UUID)
     return found[0]["owner"] if found else None
 
 
-def task_ref(principal: Principal, task_id: UUID, owner: str) -> ResourceRef:
+def task_ref(principal: Principal, task_id: UUID, owner: str | None) -> ResourceRef:
     """A task of the principal's account as a resource."""
     return ResourceRef(ResourceType.TASK, str(task_id), principal.account_id, owner)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Operation
+from agentex.auth.authorize import Operation, hidden_as
 from agentex.auth.principal import Principal
 from agentex.auth.tasks import require_owned, task_not_found, task_owner
 from agentex.checkpoints.models import (
@@ -237,14 +237,19 @@ async def _allowed(
     """The thread, once the caller may do that to its task, or to what has none in its account."""
     task_id = _as_task_id(thread_id)
     owner = None if task_id is None else await task_owner(session, principal, task_id)
+    absent = NotFound(f"task {thread_id!r} not found")
     if owner is None:
         if task_id is not None:
             await _refuse_deleted(session, principal, task_id)
         task_id = None
         if principal.agent_name is not None:
             # Nobody owns it, so that one agent would write into another's memory: an agent has its tasks'.
-            raise NotFound(f"task {thread_id!r} not found")
-    await require_owned(session, resources.authz, principal, operation, (task_id, owner))
+            raise absent
+    with hidden_as(absent):
+        if owner is None and operation is not Operation.READ:
+            # Who may not read any is told the same of a thread that is somebody's hidden task.
+            await require_owned(session, resources.authz, principal, Operation.READ, (None, None))
+        await require_owned(session, resources.authz, principal, operation, (task_id, owner))
     return Thread(principal.account_id, thread_id, task_id)
 
 

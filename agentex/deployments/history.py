@@ -11,6 +11,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.agents import service as agents
+from agentex.auth.authorize import hidden_as
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject, rows
 from agentex.deployments.models import DeploymentHistory
@@ -136,9 +137,11 @@ async def get(
         col(DeploymentHistory.account_id) == principal.account_id,
     )
     found = (await session.exec(statement)).one_or_none()
+    absent = NotFound(f"deployment {history_id!r} not found")
     if found is None:
-        raise NotFound(f"deployment {history_id!r} not found")
-    await agents.get(session, resources.authz, principal, str(found.agent_id))
+        raise absent
+    with hidden_as(absent):
+        await agents.get(session, resources.authz, principal, str(found.agent_id))
     return found
 
 

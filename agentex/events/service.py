@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Operation, require
+from agentex.auth.authorize import Operation, hidden_as, require
 from agentex.auth.principal import Principal
 from agentex.auth.tasks import require_task, task_not_found, task_ref
 from agentex.database import JsonObject, rows
@@ -74,10 +74,12 @@ async def get(session: AsyncSession, resources: Resources, principal: Principal,
         id=parse_id(event_id, "event"),
         account_id=principal.account_id,
     )
+    absent = NotFound(f"event {event_id!r} not found")
     if not found:
-        raise NotFound(f"event {event_id!r} not found")
+        raise absent
     task = task_ref(principal, found[0]["task_id"], found[0]["owner"])
-    await require(resources.authz, session, principal, Operation.READ, task)
+    with hidden_as(absent):
+        await require(resources.authz, session, principal, Operation.READ, task)
     return _read(found[0])
 
 

@@ -18,7 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from agentex.acp.messages import Author, MessageContent
-from agentex.auth.authorize import Operation, require
+from agentex.auth.authorize import Operation, hidden_as, require
 from agentex.auth.principal import Principal
 from agentex.auth.tasks import require_task, task_not_found, task_ref
 from agentex.database import rows
@@ -156,10 +156,12 @@ async def get(
         id=parse_id(message_id, "message"),
         account_id=principal.account_id,
     )
+    absent = NotFound(f"message {message_id!r} not found")
     if not found:
-        raise NotFound(f"message {message_id!r} not found")
+        raise absent
     task = task_ref(principal, found[0]["task_id"], found[0]["owner"])
-    await require(resources.authz, session, principal, Operation.READ, task)
+    with hidden_as(absent):
+        await require(resources.authz, session, principal, Operation.READ, task)
     return read_row(found[0])
 
 

@@ -18,7 +18,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from agentex.acp.messages import FullUpdate
 from agentex.agents import service as agents
 from agentex.agents.service import agent_ref
-from agentex.auth.authorize import Operation, ResourceType, type_ref
+from agentex.auth.authorize import Operation, ResourceType, hidden_as, type_ref
+from agentex.errors import NotFound
 from agentex.idempotency import find_entry
 from agentex.ids import new_id
 from agentex.messages.models import MessageRead
@@ -118,7 +119,9 @@ async def _allowed_task(call: RpcCall, wanted: MessageSendParams) -> Task | None
         if task is None:
             await call.require(session, Operation.CREATE, type_ref(ResourceType.TASK, call.principal))
         else:
-            await call.require(session, Operation.UPDATE, task_ref(task))
+            named = str(wanted.task_id or wanted.task_name)
+            with hidden_as(NotFound(f"task {named!r} not found")):
+                await call.require(session, Operation.UPDATE, task_ref(task))
     return task
 
 

@@ -22,7 +22,7 @@ from agentex.acp.messages import AcpCall, AcpMethod
 from agentex.agents import service as agents
 from agentex.agents.models import AcpType
 from agentex.agents.service import agent_ref, wire_agent
-from agentex.auth.authorize import Operation, ResourceType, type_ref
+from agentex.auth.authorize import Operation, ResourceType, hidden_as, type_ref
 from agentex.database import JsonObject
 from agentex.errors import (
     AgentCallFailed,
@@ -116,10 +116,34 @@ async def _carry_out(call: RpcCall) -> JsonObject | RpcError | Answering:
 
 async def _create_task(call: RpcCall) -> JsonObject | RpcError:
     wanted = TaskCreateParams.model_validate(call.request.params)
+    while True:
+        try:
+            return await _make_task(call, wanted, await _known_task(call, wanted))
+        except _OvertakenError:
+            # Somebody has made it since it was looked for: may the caller have that one?
+            continue
+
+
+class _OvertakenError(Exception):
+    """There is another task of this name than the one that the caller was allowed to have."""
+
+
+async def _known_task(call: RpcCall, wanted: TaskCreateParams) -> UUID | None:
+    """The task that has this name already, which the caller may have; None for a new one."""
     async with call.resources.db.read() as session:
         await call.require(session, Operation.EXECUTE, agent_ref(call.agent))
         await call.require(session, Operation.CREATE, type_ref(ResourceType.TASK, call.principal))
+        known = await tasks.find_by_name(session, call.principal, wanted.name) if wanted.name else None
+        if known is None:
+            return None
+        # Its params would be replaced.
+        operation = Operation.READ if wanted.params is None else Operation.UPDATE
+        with hidden_as(NotFound(f"task {wanted.name!r} not found")):
+            await call.require(session, operation, task_ref(known))
+        return known.id
 
+
+async def _make_task(call: RpcCall, wanted: TaskCreateParams, known: UUID | None) -> JsonObject | RpcError:
     async def make() -> _Made:
         async with call.resources.db.begin() as session:
             entry = await find_entry(session, call.repeat)
@@ -131,6 +155,8 @@ async def _create_task(call: RpcCall) -> JsonObject | RpcError:
             agent = await agents.find(session, call.principal, call.agent.id)
             asked = TaskWanted(wanted.name, wanted.params, wanted.task_metadata)
             task = await tasks.create_or_get(session, call.principal, agent, asked)
+            if task.id not in {asked.id, known}:
+                raise _OvertakenError
             to_agent = _task_create(call, task)
             answer: JsonObject = {"result": wire_task(task), "told": to_agent is None}
             return _Made(await remember(session, call.repeat, answer), to_agent)
@@ -222,7 +248,9 @@ async def _allowed_task(call: RpcCall, wanted: OneTaskParams, operation: Operati
             task = await tasks.get(session, resources.authz, principal, str(wanted.task_id))
         else:
             task = await tasks.get_by_name(session, resources.authz, principal, wanted.task_name or "")
-        await call.require(session, operation, task_ref(task))
+        named = str(wanted.task_id or wanted.task_name)
+        with hidden_as(NotFound(f"task {named!r} not found")):
+            await call.require(session, operation, task_ref(task))
         return task.id
 
 

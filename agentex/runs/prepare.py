@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from sqlmodel import col, select
@@ -21,12 +21,12 @@ from agentex.executors.base import Delivery, Executor
 from agentex.executors.registry import executor_for
 from agentex.ids import delivery_key, fire_id, run_event_id, run_message_id, run_task_id, scheduled_task_name
 from agentex.messages.bulk import NewMessage, ensure_messages
-from agentex.resources import Definition, Resources
+from agentex.resources import Definition, GoneCreator, Resources
 from agentex.runs.claims import Claimed
 from agentex.runs.finish import Outcome, outcome_of_skip, outcome_of_wait
 from agentex.runs.models import RunCause, RunReason, RunStatus
-from agentex.tasks.bulk import NewTask, ensure_tasks
-from agentex.tasks.models import OPEN_STATUSES, TaskRead
+from agentex.tasks.bulk import NewTask, OwnedTask, ensure_tasks
+from agentex.tasks.models import OPEN_STATUSES
 from agentex.tasks.service import wire_task
 
 # In a run's error it stands behind what went wrong with the run itself.
@@ -41,6 +41,8 @@ class Prepared:
     definition: Definition
     executor: Executor
     delivery: Delivery
+    # Whose its task is.
+    task_owner: str
     # Why health checks call its agent Unhealthy, which is no reason not to send; None where they do not.
     agent_health: str | None = None
 
@@ -55,6 +57,25 @@ class _Wanted:
     executor: Executor
 
 
+@dataclass
+class _Refused:
+    """What is not allowed, of one launch: what becomes of those runs, and which creators are gone."""
+
+    token: UUID
+    outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    gone: list[GoneCreator] = field(default_factory=list[GoneCreator])
+
+    def add(self, run: Claimed, answer: Decision) -> None:
+        """A run that was denied."""
+        self.outcomes.append(outcome_of_skip(run, self.token, RunReason.DENIED, answer.rule))
+        if answer.gone and run.definition is not None:
+            self.gone.append(GoneCreator(run.definition.schedule_id, run.principal))
+
+    def wait(self, run: Claimed, definition: Definition, error: AuthorizerUnavailable) -> None:
+        """A run of which nobody can say now whether it is allowed."""
+        self.outcomes.append(outcome_of_wait(run, self.token, definition, error.message))
+
+
 async def prepare(
     resources: Resources, claimed: Sequence[Claimed], token: UUID, writing: asyncio.Lock
 ) -> tuple[list[Prepared], list[Outcome]]:
@@ -63,21 +84,26 @@ async def prepare(
     `writing` is held while rows are written, and while nobody outside is asked.
     """
     wanted, unwanted = await _wanted(resources, claimed, token)
-    allowed, denied = await _authorized(resources, wanted, token)
+    refused = _Refused(token)
+    allowed = await _authorized(resources, wanted, refused)
     agents = {item.agent.id: item.agent for item in allowed}
     described = {agent_id: wire_agent(agent) for agent_id, agent in agents.items()}
     async with writing:
-        tasks, inputs = await _write_rows(resources, allowed)
-        deliveries = [_prepared(item, described[item.agent.id], tasks, inputs) for item in allowed]
+        written = await _write_rows(resources, allowed)
+        deliveries = [_prepared(item, described[item.agent.id], written) for item in written.items]
     if resources.authz.knows_tasks:
-        deliveries, refused = await _authorized_tasks(resources, deliveries, token)
-        denied += refused
+        deliveries = await _authorized_tasks(resources, deliveries, refused)
+    if refused.gone and resources.hooks.creators_gone is not None:
+        # Before the runs are recorded: a process that dies in between finds out again.
+        await resources.hooks.creators_gone(resources, refused.gone)
+    taken = [_taken(item, token) for item in allowed if item not in written.items]
     closed = [item for item in deliveries if item.delivery.task["status"] not in OPEN_STATUSES]
     ended = [
         Outcome(item.run.id, token, RunStatus.CANCELED, error="its task was closed before the input was sent")
         for item in closed
     ]
-    return [item for item in deliveries if item not in closed], unwanted + denied + ended
+    unsent = [*unwanted, *refused.outcomes, *taken, *ended]
+    return [item for item in deliveries if item not in closed], unsent
 
 
 async def _wanted(
@@ -140,25 +166,22 @@ def _unwanted(
     return None
 
 
-async def _authorized(
-    resources: Resources, wanted: Sequence[_Wanted], token: UUID
-) -> tuple[list[_Wanted], list[Outcome]]:
+async def _authorized(resources: Resources, wanted: Sequence[_Wanted], refused: _Refused) -> list[_Wanted]:
     """agent.execute and task.create, asked once per creator and agent in the page (wire.md §3)."""
     answers: dict[tuple[Principal, UUID], Decision | AuthorizerUnavailable] = {}
     allowed: list[_Wanted] = []
-    outcomes: list[Outcome] = []
     for item in wanted:
         key = (item.run.principal, item.agent.id)
         if key not in answers:
             answers[key] = await _decide(resources, item)
         answer = answers[key]
         if isinstance(answer, AuthorizerUnavailable):
-            outcomes.append(outcome_of_wait(item.run, token, item.definition, answer.message))
+            refused.wait(item.run, item.definition, answer)
         elif answer.allowed:
             allowed.append(item)
         else:
-            outcomes.append(outcome_of_skip(item.run, token, RunReason.DENIED, answer.rule))
-    return allowed, outcomes
+            refused.add(item.run, answer)
+    return allowed
 
 
 async def _decide(resources: Resources, item: _Wanted) -> Decision | AuthorizerUnavailable:
@@ -171,51 +194,54 @@ async def _decide(resources: Resources, item: _Wanted) -> Decision | AuthorizerU
             for operation, resource in ((Operation.EXECUTE, agent), (Operation.CREATE, any_task)):
                 decision = await resources.authz.authorize(session, item.run.principal, operation, resource)
                 if not decision.allowed:
-                    return Decision(
-                        allowed=False, rule=f"{resource.type}.{operation} is denied: {decision.rule}"
-                    )
+                    return replace(decision, rule=f"{resource.type}.{operation} is denied: {decision.rule}")
     except AuthorizerUnavailable as error:
         return error
     return decision
 
 
 async def _authorized_tasks(
-    resources: Resources, deliveries: Sequence[Prepared], token: UUID
-) -> tuple[list[Prepared], list[Outcome]]:
+    resources: Resources, deliveries: Sequence[Prepared], refused: _Refused
+) -> list[Prepared]:
     """task.update of each task, for a provider that knows tasks."""
     allowed: list[Prepared] = []
-    outcomes: list[Outcome] = []
     for item in deliveries:
-        # The run has made it under its creator, see _new_task.
-        owner = item.run.principal.creator
-        task = ResourceRef(ResourceType.TASK, item.delivery.task["id"], item.run.account_id, owner)
+        task = ResourceRef(ResourceType.TASK, item.delivery.task["id"], item.run.account_id, item.task_owner)
         try:
             async with resources.db.read() as session:
                 decision = await resources.authz.authorize(
                     session, item.run.principal, Operation.UPDATE, task
                 )
         except AuthorizerUnavailable as error:
-            outcomes.append(outcome_of_wait(item.run, token, item.definition, error.message))
+            refused.wait(item.run, item.definition, error)
             continue
         if decision.allowed:
             allowed.append(item)
         else:
-            rule = f"task.update is denied: {decision.rule}"
-            outcomes.append(outcome_of_skip(item.run, token, RunReason.DENIED, rule))
-    return allowed, outcomes
+            refused.add(item.run, replace(decision, rule=f"task.update is denied: {decision.rule}"))
+    return allowed
 
 
-async def _write_rows(
-    resources: Resources, allowed: Sequence[_Wanted]
-) -> tuple[dict[str, TaskRead], dict[str, JsonObject]]:
-    """Tasks by name, and wire events by delivery key; the rows stand before anything is sent."""
+@dataclass(frozen=True)
+class _Written:
+    """Runs that have their task; tasks by name, and wire events by delivery key."""
+
+    items: Sequence[_Wanted]
+    tasks: Mapping[str, OwnedTask]
+    events: Mapping[str, JsonObject]
+
+
+async def _write_rows(resources: Resources, allowed: Sequence[_Wanted]) -> _Written:
+    """The rows stand before anything is sent. A run whose task's name somebody else has taken is left out."""
     if not allowed:
-        return {}, {}
+        return _Written([], {}, {})
     async with resources.db.begin() as session:
         tasks = await ensure_tasks(session, [_new_task(item) for item in allowed])
-        of_run = {item.run.id: tasks[_task_name(item.run)].id for item in allowed}
-        asynchronous = [item for item in allowed if item.executor.opens_task]
-        synchronous = [item for item in allowed if not item.executor.opens_task]
+        # Who knows the schedule can foretell the name: what was made under it beforehand gets no input.
+        items = [item for item in allowed if tasks[_task_name(item.run)].task.id == run_task_id(item.run.id)]
+        of_run = {item.run.id: run_task_id(item.run.id) for item in items}
+        asynchronous = [item for item in items if item.executor.opens_task]
+        synchronous = [item for item in items if not item.executor.opens_task]
         events = await ensure_events(
             session,
             [
@@ -252,27 +278,28 @@ async def _write_rows(
             runs=list(of_run),
             tasks=list(of_run.values()),
         )
-    return tasks, {key: wire_event(event) for key, event in events.items()}
+    return _Written(items, tasks, {key: wire_event(event) for key, event in events.items()})
 
 
-def _prepared(
-    item: _Wanted,
-    agent: JsonObject,
-    tasks: dict[str, TaskRead],
-    events: dict[str, JsonObject],
-) -> Prepared:
+def _taken(item: _Wanted, token: UUID) -> Outcome:
+    error = f"there is a task {_task_name(item.run)!r} already, which is not this run's"
+    return Outcome(item.run.id, token, RunStatus.FAILED, RunReason.CONFIGURATION, error)
+
+
+def _prepared(item: _Wanted, agent: JsonObject, written: _Written) -> Prepared:
+    owned = written.tasks[_task_name(item.run)]
     delivery = Delivery(
         run_id=item.run.id,
         acp_url=address(item.agent),
         agent=agent,
-        task=wire_task(tasks[_task_name(item.run)]),
+        task=wire_task(owned.task),
         content=_content(item.definition),
-        event=events.get(delivery_key(item.run.id)),
+        event=written.events.get(delivery_key(item.run.id)),
         sealed_key=item.agent.sealed_key,
     )
     unhealthy = item.agent.status is AgentStatus.UNHEALTHY
     health = (item.agent.status_reason or "")[:MAX_HEALTH_LENGTH] if unhealthy else None
-    return Prepared(item.run, item.definition, item.executor, delivery, health)
+    return Prepared(item.run, item.definition, item.executor, delivery, owned.owner, health)
 
 
 def _task_name(run: Claimed) -> str:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from agentex.auth.authorize import ResourceType
 from agentex.database import after_commit, clock_now, rows
 from agentex.ids import first_id_of, run_task_id
 from agentex.resources import Resources
@@ -131,11 +132,24 @@ async def _empty(session: AsyncSession, table: str, task_ids: Sequence[UUID]) ->
 _IS_EMPTY_SQL = " ".join(
     f"AND NOT EXISTS (SELECT 1 FROM {table} c WHERE c.task_id = t.id)" for table in _CONTENTS
 )
-_FORGET_TASKS_SQL = f"DELETE FROM tasks t WHERE t.id = ANY(CAST(:ids AS uuid[])) {_IS_EMPTY_SQL}"
+# Grants are of several tables' rows, so no foreign key takes them along.
+_UNSHARED_SQL = """
+    unshared AS (DELETE FROM grants g USING gone WHERE g.resource_type = '{kind}' AND g.resource_id = gone.id)
+"""
+_FORGET_TASKS_SQL = f"""
+    WITH gone AS (
+        DELETE FROM tasks t WHERE t.id = ANY(CAST(:ids AS uuid[])) {_IS_EMPTY_SQL} RETURNING t.id
+    ), {_UNSHARED_SQL.format(kind=ResourceType.TASK)}
+    SELECT id FROM gone
+"""
 # A run whose task must wait waits with it, else nobody would know afterwards that the task may go.
 _FORGET_RUNS_SQL = f"""
-    DELETE FROM runs r WHERE r.id = ANY(CAST(:run_ids AS uuid[]))
-        AND NOT coalesce(r.task_id = ANY(ARRAY(
-            SELECT t.id FROM tasks t WHERE t.id = ANY(CAST(:made AS uuid[])) AND NOT {_SHARED_SQL})), false)
-    RETURNING r.id
+    WITH gone AS (
+        DELETE FROM runs r WHERE r.id = ANY(CAST(:run_ids AS uuid[]))
+            AND NOT coalesce(r.task_id = ANY(ARRAY(
+                SELECT t.id FROM tasks t WHERE t.id = ANY(CAST(:made AS uuid[])) AND NOT {_SHARED_SQL})),
+                false)
+        RETURNING r.id
+    ), {_UNSHARED_SQL.format(kind=ResourceType.RUN)}
+    SELECT id FROM gone
 """

@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require
-from agentex.auth.lists import seen_by
+from agentex.auth.lists import creator_of, seen_by
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject, after_commit, rows
 from agentex.errors import BadRequest, NotFound
@@ -74,7 +74,7 @@ def run_ref(run: Run) -> ResourceRef:
 
 async def get(session: AsyncSession, resources: Resources, principal: Principal, run_id: str) -> Run:
     """One run; NotFound when there is none that the caller can see."""
-    run = await _find(session, principal, run_id)
+    run = await find(session, principal, run_id)
     await require(resources.authz, session, principal, Operation.READ, run_ref(run))
     return run
 
@@ -93,7 +93,11 @@ async def list_page(
     A page filtered by status or cause may be short, or empty, and yet have a cursor: it looks at WALK_ROWS.
     """
     seen = await resources.authz.visible(session, principal, ResourceType.RUN)
-    bounds = [*_bounds(principal, wanted), seen_by(seen, id="runs.id", agent_id="runs.agent_id")]
+    owner = creator_of("runs.principal")
+    bounds = [
+        *_bounds(principal, wanted),
+        seen_by(seen, id="runs.id", owner=owner, agent_id="runs.agent_id"),
+    ]
     if cursor is not None:
         bounds.append(after_cursor(cursor, col(Run.due_at), col(Run.id)))
     walk = select(Run).where(*bounds).order_by(*_NEWEST_FIRST)
@@ -211,7 +215,7 @@ async def cancel(resources: Resources, principal: Principal, run_id: str) -> Run
     if at_agent or has_task:
         await stop_at_agent(resources, run.id)
     async with resources.db.read() as session:
-        return RunRead.model_validate(await _find(session, principal, run_id))
+        return RunRead.model_validate(await find(session, principal, run_id))
 
 
 @dataclass(frozen=True)
@@ -255,7 +259,8 @@ async def _request_cancel(session: AsyncSession, run_id: UUID) -> _Before:
     return _Before(status, found[0]["lane"], found[0]["has_task"])
 
 
-async def _find(session: AsyncSession, principal: Principal, run_id: str) -> Run:
+async def find(session: AsyncSession, principal: Principal, run_id: str) -> Run:
+    """One run of the account; whether the caller may see it is yet to be asked."""
     statement = select(Run).where(
         col(Run.id) == parse_id(run_id, "run"), col(Run.account_id) == principal.account_id
     )

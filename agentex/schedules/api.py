@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 
 from agentex.agents.models import Deleted
+from agentex.auth.owners import Transfer
 from agentex.database import JsonObject
 from agentex.deps import Caller, ReadSession, RepeatDep, ResourcesDep
 from agentex.errors import InvalidInput
@@ -167,6 +168,15 @@ async def unskip_instant_by_name(
     return await service.unskip(resources, caller, target, body.scheduled_time)
 
 
+@router.post("/name/{name}/transfer")
+async def transfer_schedule_by_name(
+    agent_id: str, name: str, body: Transfer, resources: ResourcesDep, caller: Caller
+) -> ScheduleRead:
+    """Give a schedule to another member, for whom it runs from now on; for its owner or an admin."""
+    target = Target(agent_id, name=name)
+    return await service.transfer(resources, caller, target, body.owner)
+
+
 @router.get("/name/{name}/runs")
 async def list_schedule_runs_by_name(
     agent_id: str,
@@ -267,6 +277,15 @@ async def unskip_instant(
     """Put a skipped instant back. Idempotent."""
     target = Target(agent_id, schedule_id=schedule_id)
     return await service.unskip(resources, caller, target, body.scheduled_time)
+
+
+@router.post("/{schedule_id}/transfer")
+async def transfer_schedule(
+    agent_id: str, schedule_id: str, body: Transfer, resources: ResourcesDep, caller: Caller
+) -> ScheduleRead:
+    """Give a schedule to another member, for whom it runs from now on; for its owner or an admin."""
+    target = Target(agent_id, schedule_id=schedule_id)
+    return await service.transfer(resources, caller, target, body.owner)
 
 
 @router.get("/{schedule_id}/runs")

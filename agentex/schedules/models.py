@@ -192,7 +192,7 @@ class ScheduleRevision(SQLModel, table=True):
 
     schedule_id: UUID = Field(primary_key=True)
     version: int = Field(primary_key=True)
-    # What happened: create, update, pause, resume, skip, unskip, delete.
+    # What happened: create, update, pause, resume, skip, unskip, transfer, delete.
     change: str
     note: str | None = None
     changed_by: JsonObject = Field(sa_type=JsonColumn)  # pyright: ignore[reportArgumentType]

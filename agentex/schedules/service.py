@@ -18,8 +18,17 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from agentex.agents import service as agents
 from agentex.agents.models import Deleted
-from agentex.auth.authorize import Operation, ResourceRef, ResourceType, require
-from agentex.auth.lists import seen_by
+from agentex.auth.authorize import (
+    Operation,
+    ResourceRef,
+    ResourceType,
+    hidden_as,
+    require,
+    require_disposal,
+    type_ref,
+)
+from agentex.auth.lists import creator_of, seen_by
+from agentex.auth.owners import new_owner
 from agentex.auth.principal import Principal
 from agentex.cadence.interval import IntervalCadence
 from agentex.clocks.service import OwnClock
@@ -128,9 +137,9 @@ async def list_page(
     """An agent's schedules; next_action_times only with include_live."""
     agent = await agents.get(session, resources.authz, principal, agent_id)
     seen = await resources.authz.visible(session, principal, ResourceType.SCHEDULE)
-    part = PagePart(
-        limit, cursor, seen_by(seen, id="agent_run_schedules.id", agent_id="agent_run_schedules.agent_id")
-    )
+    of = "agent_run_schedules"
+    owner = creator_of(f"{of}.creator_principal")
+    part = PagePart(limit, cursor, seen_by(seen, id=f"{of}.id", owner=owner, agent_id=f"{of}.agent_id"))
     return await read_page(session, agent.id, wanted, part, live(resources) if include_live else None)
 
 
@@ -200,6 +209,37 @@ async def unskip(
             raise BadRequest(f"scheduled_time: {fire} is not skipped, so it cannot be put back")
 
     return await _change(resources, principal, target, Operation.UPDATE, apply)
+
+
+async def transfer(resources: Resources, principal: Principal, target: Target, owner: str) -> ScheduleRead:
+    """Give it to another member, for whom it runs from its next instant on. Idempotent.
+
+    What has been opened runs for who it was opened for. The new owner may do what firing needs: agent.execute
+    and task.create.
+    """
+    async with resources.db.read() as session:
+        found = await _find(session, resources, principal, target, Operation.UPDATE)
+        await require_disposal(resources.authz, session, principal, schedule_ref(found))
+        agent = await agents.find(session, principal, found.agent_id)
+        fires = [
+            (Operation.EXECUTE, agents.agent_ref(agent)),
+            (Operation.CREATE, type_ref(ResourceType.TASK, principal)),
+        ]
+        taker = await new_owner(session, resources.authz, principal, owner, fires)
+    asked = found.creator_principal
+
+    async def apply(change: Change) -> None:
+        schedule = change.schedule
+        before = Principal.model_validate(schedule.creator_principal)
+        if before.creator == taker.creator:
+            return
+        if schedule.creator_principal != asked:
+            raise PreconditionFailed(f"the schedule is {before.creator}'s by now; read it again")
+        schedule.creator_principal = taker.model_dump(mode="json")
+        change.write("transfer", note=f"from {before.creator} to {taker.creator}")
+
+    by_id = Target(target.agent_id, schedule_id=str(found.id))
+    return await _change(resources, principal, by_id, Operation.UPDATE, apply)
 
 
 async def delete(resources: Resources, principal: Principal, target: Target) -> Deleted:
@@ -342,11 +382,8 @@ async def _find(
     absent = NotFound(f"run schedule {target.schedule_id or target.name!r} of agent {agent.id} not found")
     if found is None:
         raise absent
-    try:
+    with hidden_as(absent):
         await require(resources.authz, session, principal, operation, schedule_ref(found))
-    except NotFound:
-        # In the same words, so that one cannot tell what is there but hidden.
-        raise absent from None
     return found
 
 

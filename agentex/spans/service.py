@@ -11,7 +11,7 @@ from sqlalchemy import func
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Operation, ResourceType
+from agentex.auth.authorize import Operation, ResourceType, hidden_as
 from agentex.auth.lists import seen_through_tasks
 from agentex.auth.principal import Principal
 from agentex.auth.tasks import require_owned, require_task, task_owner
@@ -189,11 +189,12 @@ async def _require(
         id=span_id,
         account_id=principal.account_id,
     )
+    absent = NotFound(f"span {span_id!r} not found")
     if not found:
-        raise NotFound(f"span {span_id!r} not found")
-    await require_owned(
-        session, resources.authz, principal, operation, (found[0]["task_id"], found[0]["owner"])
-    )
+        raise absent
+    owned = (found[0]["task_id"], found[0]["owner"])
+    with hidden_as(absent):
+        await require_owned(session, resources.authz, principal, operation, owned)
     return found[0]["task_id"]
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import RowMapping
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Operation, ResourceType, require
+from agentex.auth.authorize import Operation, ResourceType, hidden_as, require
 from agentex.auth.lists import seen_through_tasks
 from agentex.auth.principal import Principal
 from agentex.auth.tasks import require_task, task_not_found, task_ref
@@ -175,7 +175,8 @@ async def _require(
 ) -> None:
     """Whether that may be done to the task of the state, which was found with its task's owner."""
     task = task_ref(principal, state["task_id"], state["owner"])
-    await require(resources.authz, session, principal, operation, task)
+    with hidden_as(_not_found(str(state["id"]))):
+        await require(resources.authz, session, principal, operation, task)
 
 
 async def _not_made(session: AsyncSession, principal: Principal, body: StateCreate) -> AgentexError:

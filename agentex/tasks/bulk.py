@@ -27,13 +27,21 @@ class NewTask:
     task_metadata: JsonObject | None
 
 
-async def ensure_tasks(session: AsyncSession, tasks: Sequence[NewTask]) -> dict[str, TaskRead]:
+@dataclass(frozen=True)
+class OwnedTask:
+    """A task, and whose it is, which the wire does not say."""
+
+    task: TaskRead
+    owner: str
+
+
+async def ensure_tasks(session: AsyncSession, tasks: Sequence[NewTask]) -> dict[str, OwnedTask]:
     """Make the tasks that lack, leave those that are there; returns all of them by name."""
     await rows(session, _INSERT_SQL, tasks=json.dumps([_as_json(task) for task in tasks]))
     found = await rows(
         session,
         """
-        SELECT t.id, t.name, t.status, t.status_reason, t.created_at, t.updated_at, t.cleaned_at,
+        SELECT t.id, t.name, t.owner, t.status, t.status_reason, t.created_at, t.updated_at, t.cleaned_at,
             t.params::text AS params, t.task_metadata::text AS task_metadata
         FROM tasks t JOIN unnest(CAST(:accounts AS text[]), CAST(:names AS text[])) AS n (account_id, name)
             ON t.account_id = n.account_id AND t.name = n.name
@@ -42,12 +50,15 @@ async def ensure_tasks(session: AsyncSession, tasks: Sequence[NewTask]) -> dict[
         names=[task.name for task in tasks],
     )
     return {
-        row["name"]: TaskRead.model_validate(
-            {
-                **row,
-                "params": json.loads(row["params"]) if row["params"] else None,
-                "task_metadata": json.loads(row["task_metadata"]) if row["task_metadata"] else None,
-            }
+        row["name"]: OwnedTask(
+            TaskRead.model_validate(
+                {
+                    **row,
+                    "params": json.loads(row["params"]) if row["params"] else None,
+                    "task_metadata": json.loads(row["task_metadata"]) if row["task_metadata"] else None,
+                }
+            ),
+            row["owner"],
         )
         for row in found
     }

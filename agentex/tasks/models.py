@@ -53,6 +53,15 @@ class Task(SQLModel, table=True):
             text("id DESC"),
         ),
         Index("ix_tasks_account_id_updated_at", "account_id", text("updated_at DESC"), text("id DESC")),
+        # An agent sees what hangs on it and what it owns; of the others nobody is limited to what is his own.
+        Index(
+            "ix_tasks_owner_created_at",
+            "account_id",
+            "owner",
+            text("created_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("owner LIKE 'agent:%'"),
+        ),
         # Half the size of one with the default operators, and knows @>, which is all that is asked.
         Index(
             "ix_tasks_task_metadata",

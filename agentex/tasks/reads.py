@@ -4,6 +4,9 @@ Each order and each filter but the metadata's is served by an index in the list'
 is not: its index knows no order, and Postgres can only guess how many tasks a piece of JSON fits, so it might
 walk a million of them for fifty that are old. So first the newest few are looked at, which is enough for what
 fits many; what they do not fill is found by the metadata's index, all that fits, and then sorted.
+
+Who does not see all tasks sees some for one reason and some for another (auth/local.py). Each reason has an
+index in the list's order, their OR has none: so the first of each are looked up, and then the first of those.
 """
 
 from __future__ import annotations
@@ -13,21 +16,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, false, union_all
+from sqlalchemy import select as select_columns
 from sqlalchemy.orm import Mapped, aliased, defer
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from agentex.agents.models import Agent, AgentRead
-from agentex.auth.authorize import AuthProvider, ResourceType
-from agentex.auth.lists import seen_by
+from agentex.auth.authorize import EVERYTHING, AuthProvider, ResourceType, Visible
+from agentex.auth.lists import seen_apart, seen_by
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject
 from agentex.tasks.models import Task, TaskListed, TaskStatus
 
 # Tasks that are looked at one after the other for what their metadata holds: 3 ms.
 WALK_ROWS = 2_000
+
+_COLUMNS = {"id": "tasks.id", "owner": "tasks.owner", "agent_id": "tasks.agent_id"}
 
 OrderBy = Literal["created_at", "updated_at", "name"]
 OrderDirection = Literal["asc", "desc"]
@@ -59,16 +65,17 @@ async def list_page(
 ) -> list[Task]:
     """Tasks of the caller's account; what is equal in the order goes by id."""
     seen = await authz.visible(session, principal, ResourceType.TASK)
-    conditions = [
+    mine = [
         col(Task.account_id) == principal.account_id,
-        seen_by(seen, id="tasks.id", owner="tasks.owner", agent_id="tasks.agent_id"),
         *await _conditions(session, principal, wanted),
     ]
-    every = select(Task).where(*conditions)
     if wanted.task_metadata is None:
-        return await _found(session, every, page, Task)
+        first = _first_seen(seen, mine, page, page.page_number * page.limit)
+        return await _found(session, select(Task).where(*first), page, Task)
     holds = col(Task.task_metadata).contains(wanted.task_metadata)
-    newest = aliased(Task, every.order_by(*_order(Task, page)).limit(WALK_ROWS).subquery())
+    first = select(Task).where(*_first_seen(seen, mine, page, WALK_ROWS))
+    newest = aliased(Task, first.order_by(*_order(Task, page)).limit(WALK_ROWS).subquery())
+    every = select(Task).where(*mine, seen_by(seen, **_COLUMNS))
     near = select(newest).where(col(newest.task_metadata).contains(wanted.task_metadata))
     found = await _found(session, near, page, newest)
     if len(found) == page.limit:
@@ -76,6 +83,22 @@ async def list_page(
     # OFFSET 0 is a fence: without it the limit outside would lure Postgres into walking.
     fitting = aliased(Task, every.where(holds).offset(0).subquery())
     return await _found(session, select(fitting), page, fitting)
+
+
+def _first_seen(
+    seen: Visible, mine: list[ColumnElement[bool]], page: TaskPage, count: int
+) -> list[ColumnElement[bool]]:
+    """Conditions that hold for the first so many of the list that the caller may see, and few others."""
+    if seen == EVERYTHING:
+        return mine
+    firsts = [
+        select_columns(col(Task.id)).where(*mine, reason).order_by(*_order(Task, page)).limit(count)
+        for reason in seen_apart(seen, **_COLUMNS)
+    ]
+    # Tables of their own, although the list's has the same name.
+    return (
+        [col(Task.id).in_(union_all(*[first.correlate(None) for first in firsts]))] if firsts else [false()]
+    )
 
 
 async def with_agents(session: AsyncSession, tasks: Sequence[Task], *, wanted: bool) -> list[TaskListed]:

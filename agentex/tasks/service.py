@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from agentex.agents.models import Agent, AgentRead, Deleted
-from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require
+from agentex.auth.authorize import (
+    AuthProvider,
+    Operation,
+    ResourceRef,
+    ResourceType,
+    hidden_as,
+    require,
+)
 from agentex.auth.principal import Principal
 from agentex.database import JsonColumn, JsonObject, rows
 from agentex.errors import BadRequest, NotFound, PayloadTooLarge
@@ -47,6 +54,8 @@ class TaskWanted:
     name: str | None = None
     params: JsonObject | None = None
     task_metadata: JsonObject | None = None
+    # Of the task that is made, if one is.
+    id: UUID = field(default_factory=new_id)
 
 
 def task_ref(task: Task) -> ResourceRef:
@@ -64,10 +73,11 @@ async def create_or_get(
 ) -> Task:
     """A new task, or the account's one of this name: params given now replace its params, metadata stays.
 
+    Whether the caller may have that one is its to look at: it has another id than the one wanted.
     Raises BadRequest when the name is that of another agent's task, or of one that was deleted.
     """
     statement = insert(Task).values(
-        id=new_id(),
+        id=wanted.id,
         account_id=principal.account_id,
         owner=principal.creator,
         agent_id=agent.id,
@@ -136,7 +146,8 @@ async def get(session: AsyncSession, authz: AuthProvider, principal: Principal, 
 async def get_by_name(session: AsyncSession, authz: AuthProvider, principal: Principal, name: str) -> Task:
     """The same by name, within the caller's account."""
     task = await _one(session, principal, select(Task).where(col(Task.name) == name), name)
-    await require(authz, session, principal, Operation.READ, task_ref(task))
+    with hidden_as(_not_found(name)):
+        await require(authz, session, principal, Operation.READ, task_ref(task))
     return task
 
 
@@ -316,5 +327,9 @@ async def _one(
     )
     task = (await session.exec(statement)).one_or_none()
     if task is None:
-        raise NotFound(f"task {named!r} not found")
+        raise _not_found(named)
     return task
+
+
+def _not_found(named: str) -> NotFound:
+    return NotFound(f"task {named!r} not found")

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Operation, ResourceType
+from agentex.auth.authorize import Operation, ResourceType, hidden_as
 from agentex.auth.lists import seen_through_tasks
 from agentex.auth.principal import Principal
 from agentex.auth.tasks import require_task
@@ -46,7 +46,8 @@ class TrackerFilter:
 async def get(session: AsyncSession, resources: Resources, principal: Principal, tracker_id: str) -> Tracker:
     """One tracker, for those who may read its task."""
     tracker = await _find(session, principal, tracker_id)
-    await require_task(session, resources.authz, principal, Operation.READ, tracker.task_id)
+    with hidden_as(_not_found(tracker_id)):
+        await require_task(session, resources.authz, principal, Operation.READ, tracker.task_id)
     return tracker
 
 
@@ -81,7 +82,8 @@ async def change(
     """Change what is given. Raises BadRequest for another task's event, or one before the place it has."""
     async with resources.db.read() as session:
         tracker = await _find(session, principal, tracker_id)
-        await require_task(session, resources.authz, principal, Operation.UPDATE, tracker.task_id)
+        with hidden_as(_not_found(tracker_id)):
+            await require_task(session, resources.authz, principal, Operation.UPDATE, tracker.task_id)
     async with resources.db.single() as session:
         changed = await rows(
             session,
@@ -124,5 +126,9 @@ async def _find(session: AsyncSession, principal: Principal, tracker_id: str) ->
     )
     tracker = (await session.exec(statement)).one_or_none()
     if tracker is None:
-        raise NotFound(f"tracker {tracker_id!r} not found")
+        raise _not_found(tracker_id)
     return tracker
+
+
+def _not_found(tracker_id: str) -> NotFound:
+    return NotFound(f"tracker {tracker_id!r} not found")

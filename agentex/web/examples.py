@@ -33,6 +33,12 @@ EXAMPLES: dict[str, JsonObject] = {
     },
     "DeploymentCreate": {"docker_image": "registry.example/greeter:1.2.0"},
     "MemberPut": {"role": "editor"},
+    "GrantCreate": {
+        "member": "user:bob",
+        "resource_type": "task",
+        "resource_id": _TASK_ID,
+        "operations": ["read", "cancel"],
+    },
     "MessageBatchCreate": {"task_id": _TASK_ID, "contents": [_TEXT]},
     "MessageBatchUpdate": {"task_id": _TASK_ID, "updates": {_MESSAGE_ID: _TEXT}},
     "MessageCreate": {"task_id": _TASK_ID, "content": _TEXT},
@@ -70,6 +76,7 @@ EXAMPLES: dict[str, JsonObject] = {
     "TaskUpdate": {"task_metadata": {"team": "sales"}, "merge_params": {"depth": 3}},
     "ThreadRef": {"thread_id": _TASK_ID},
     "TrackerUpdate": {"last_processed_event_id": _MESSAGE_ID, "status": "working"},
+    "Transfer": {"owner": "user:bob"},
     "WebhookTriggerCreate": {
         "agent_name": "greeter",
         "source": "github",
@@ -91,6 +98,7 @@ TAGS: dict[str, str] = {
     "deployments": "Builds of an agent beside the one in production, and which commits have served",
     "events": "Inputs of async agents, in their order",
     "forward": "Requests that are passed on to an agent's own routes",
+    "grants": "Sharing one agent, task, schedule or run with another member of the account",
     "health": "Whether the process is up, and what it depends on answers",
     "members": "Who is in the account and as what, and who you are",
     "messages": "What user and agent said in a task",

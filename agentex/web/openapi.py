@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from agentex.auth.keys import AGENT_KEY_HEADER, API_KEY_HEADER
 from agentex.web.examples import EXAMPLES, TAGS
+from agentex.web.permissions import PERMISSIONS
 from agentex.web.problems import Problem
 
 JsonSchema = dict[str, Any]
@@ -51,8 +52,10 @@ def with_problems(document: JsonSchema) -> JsonSchema:
     # FastAPI's own validation errors never leave this server.
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
-    for operations in document["paths"].values():
-        for operation in operations.values():
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if (needed := PERMISSIONS.get(f"{method.upper()} {path}")) is not None:
+                operation["x-agentex-permissions"] = list(needed)
             _name_events(operation)
             if "health" not in operation["tags"]:
                 operation["responses"].update(_errors(operation))

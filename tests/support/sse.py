@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,7 +142,7 @@ async def serving(app: FastAPI) -> AsyncGenerator[str]:
         await task
 
 
-async def first_update(app: FastAPI, path: str) -> httpx2.Response:
+async def first_update(app: FastAPI, path: str, headers: Mapping[str, str] | None = None) -> httpx2.Response:
     """A stream's first update as if it were the whole answer, in process; its client leaves then."""
     begun, parts = asyncio.Event(), list[dict[str, Any]]()
 
@@ -164,7 +164,14 @@ async def first_update(app: FastAPI, path: str) -> httpx2.Response:
         "path": path,
         "raw_path": path.encode(),
         "query_string": b"",
-        "headers": [(b"host", b"agentex.test")],
+        "headers": [
+            (b"host", b"agentex.test"),
+            *[
+                (name.encode(), value.encode())
+                for name, value in (headers or {}).items()
+                if name in {"authorization", "x-api-key"}
+            ],
+        ],
         "client": ("127.0.0.1", 1),
     }
     async with asyncio.timeout(GIVE_UP_SECONDS):

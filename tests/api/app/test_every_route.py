@@ -11,8 +11,12 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from agentex.auth.principal import Principal, PrincipalType
+from agentex.auth.rules import Role
+from agentex.auth.service import put_member
 from agentex.database import rows
 from agentex.resources import Resources
+from agentex.web.permissions import OPEN, PERMISSIONS
 from tests.api.conftest import shared_app
 from tests.api.ledger.stage import fetch
 from tests.api.schedules.schedules import INPUT, Schedules
@@ -21,8 +25,6 @@ from tests.support.api import TEXT, Json, create_task, register, registration, r
 from tests.support.authz import EVERYTHING, ScriptedAuthz
 from tests.support.sse import first_update
 
-# What everybody may ask, and learns nothing of anybody else from.
-OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/whoami"}
 INSTANT: Json = {"scheduled_time": "{coming}"}
 SKIPPED: Json = {"scheduled_time": "{skipped}"}
 RPC: list[Json] = [
@@ -92,6 +94,19 @@ BODIES: dict[str, list[Json]] = {
     **{f"PUT {path}": [{"task_metadata": {}}] for path in ("/tasks/{task_id}", "/tasks/name/{name}")},
     "POST /tasks/{task_id}/clean": [{"force": True}],
     "POST /tasks/{task_id}/rehydrate": [{"task_id": "{task_id}", "messages": []}],
+    **{
+        f"POST {path}/transfer": [{"owner": "user:friend"}]
+        for path in (ONE_SCHEDULE, NAMED_SCHEDULE, "/agents/{agent_id}")
+    },
+    "POST /grants": [
+        {
+            "member": "user:friend",
+            "resource_type": kind,
+            "resource_id": f"{{{kind}_id}}",
+            "operations": ["read"],
+        }
+        for kind in ("agent", "task", "schedule", "run")
+    ],
 }
 # What the world must be like before a route answers 200, where it is not so by itself.
 BEFORE = {
@@ -114,6 +129,7 @@ QUERIES = {
     "GET /messages": "?task_id={task_id}",
     "GET /messages/paginated": "?task_id={task_id}",
     "GET /events": "?task_id={task_id}&agent_id={agent_id}",
+    "GET /grants": "?resource_type=task&resource_id={task_id}",
 }
 # Lists that are not of one thing, and what they have for those who may see nothing.
 LISTS: dict[str, Any] = {
@@ -138,6 +154,12 @@ class Asked:
     path: str
     body: Json | None
 
+    @property
+    def route(self) -> str:
+        """As it is declared."""
+        path = self.path.replace("{sync_agent_id}", "{agent_id}").replace("{sync_name}", "{name}")
+        return f"{self.method} {path}"
+
     async def of(self, client: httpx2.AsyncClient, world: dict[str, str]) -> httpx2.Response:
         """Its answer in this world."""
         query, headers = QUERIES.get(f"{self.method} {self.path}", ""), HEADERS.get(self.path)
@@ -147,7 +169,7 @@ class Asked:
         url, content, given = json.loads(filled)
         if url.endswith("/stream"):
             # It has no end while its task runs.
-            return await first_update(shared_app(), url)
+            return await first_update(shared_app(), url, headers=client.headers)
         return await client.request(self.method, url, json=content, headers=given)
 
 
@@ -184,12 +206,19 @@ async def members(client: httpx2.AsyncClient) -> dict[str, str]:
 async def world(
     client: httpx2.AsyncClient, resources: Resources, agent: Json, acp_server: AcpServer
 ) -> dict[str, str]:
+    """That of the client."""
+    return await make_world(client, resources, agent, acp_server.url)
+
+
+async def make_world(
+    client: httpx2.AsyncClient, resources: Resources, agent: Json, acp_url: str
+) -> dict[str, str]:
     """One of each, by the words that paths and bodies have for it; agent, task and schedule share a name."""
     # Who starts runs has transactions of its own.
     resources.hooks.run_opened = None
     name = agent["name"]
     task = await create_task(client, agent, name=name)
-    answerer = await register(client, name="answerer", acp_type="sync", acp_url=acp_server.url)
+    answerer = await register(client, name="answerer", acp_type="sync", acp_url=acp_url)
     message = await client.post("/messages", json={"task_id": task["id"], "content": TEXT})
     event = await rpc(client, agent, "event/send", {"task_id": task["id"], "content": TEXT})
     keeper = await register(client, name="keeper")
@@ -209,7 +238,7 @@ async def world(
     deployment = (await client.post(deployments, json={"docker_image": "greeter:1"})).json()
     # As of another agent process of the same commit, which is Ready and not in production.
     told = {"deployment_id": deployment["id"], "commit_sha": "abc"}
-    known = registration(acp_url=acp_server.url, registration_metadata=told)
+    known = registration(acp_url=acp_url, registration_metadata=told)
     assert (await client.post("/agents/register", json=known)).status_code == 200
     known["registration_metadata"] = {"commit_sha": "abc"}
     assert (await client.post("/agents/register", json=known)).status_code == 200
@@ -217,6 +246,7 @@ async def world(
     key = await client.post("/agent_api_keys", json={"agent_id": agent["id"], "name": name})
     return {
         **await members(client),
+        "grant_id": await _share(client, resources, task),
         "span_id": span.json()["id"],
         "tracker_id": trackers.json()[0]["id"],
         "deployment_id": deployment["id"],
@@ -240,6 +270,24 @@ async def world(
         "skipped": skipped,
         "query_name": "state",
     }
+
+
+async def _share(client: httpx2.AsyncClient, resources: Resources, task: Json) -> str:
+    """Share a task with a friend; returns the grant's id."""
+    found = await fetch(resources, "SELECT account_id FROM tasks WHERE id = :id", id=task["id"])
+    friend = Principal(principal_type=PrincipalType.USER, user_id="friend", account_id=found[0]["account_id"])
+    async with resources.db.begin() as session:
+        await put_member(session, friend, Role.EDITOR)
+    given = {"member": friend.creator, "resource_type": "task", "resource_id": task["id"]}
+    grant = await client.post("/grants", json={**given, "operations": ["read"]})
+    return grant.json()["id"]
+
+
+def test_every_route_declares_its_permission() -> None:
+    """In web/permissions.py, from where it goes into the OpenAPI document."""
+    assert {asked.route for asked in requests()} == set(PERMISSIONS)
+    known = {f"{kind}.{operation}" for operation, kind in EVERYTHING}
+    assert {word for words in PERMISSIONS.values() for word in words} <= known
 
 
 @each_request
@@ -270,12 +318,15 @@ async def test_permission_is_asked_while_no_transaction_is_open(
     if route in BEFORE:
         await fetch(resources, BEFORE[route])
     authz.while_asked = look
+    before = len(authz.asked)
     answer = await asked.of(client, world)
 
     assert answer.status_code == ANSWERED.get(route, 200), answer.text
     assert '"error":{' not in answer.text
     assert seen
     assert seen == [[]] * len(seen)
+    words = {f"{kind}.{operation}" for operation, kind in authz.asked[before:]}
+    assert words <= {*PERMISSIONS[asked.route]}
 
 
 @each_request

@@ -20,6 +20,7 @@ from agentex.auth.principal import Principal
 from agentex.database import rows
 from agentex.resources import Resources
 from agentex.streams import frames
+from agentex.streams.admission import Admission
 from agentex.streams.reader import FALLEN_BEHIND
 from agentex.streams.response import EventStreamResponse
 from agentex.streams.service import hub_of, open_stream
@@ -110,7 +111,8 @@ async def test_a_reader_that_ends_while_its_client_reads_no_more_keeps_no_place(
 
     async with resources.db.read() as session:
         found = await tasks.get(session, resources.authz, Principal(), task["id"])
-    answer = EventStreamResponse(await open_stream(resources, found, None))
+    admission = Admission(Principal(), {}, resources.authz.authenticate)
+    answer = EventStreamResponse(await open_stream(resources, admission, found, None))
     sending = asyncio.create_task(answer({"type": "http"}, receive, send))
     async with asyncio.timeout(GIVE_UP_SECONDS):
         await asyncio.sleep(0)

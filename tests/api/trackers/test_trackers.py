@@ -264,10 +264,10 @@ async def test_tasks_made_in_bulk_have_theirs_in_one_statement(resources: Resour
         resources, "SELECT task_id, agent_id, account_id FROM trackers ORDER BY created_at, id"
     )
     assert [tuple(row.values()) for row in found] == [
-        (made[one.name].id, agent.id, agent.account_id)
+        (made[one.name].task.id, agent.id, agent.account_id)
         for one in sorted(wanted[:20], key=lambda one: one.name)
     ] + [
-        (made[one.name].id, agent.id, agent.account_id)
+        (made[one.name].task.id, agent.id, agent.account_id)
         for one in sorted(wanted[20:], key=lambda one: one.name)
     ]
     assert len([one for one in sent if "trackers" in one[0]]) == 1
