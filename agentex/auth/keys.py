@@ -60,14 +60,9 @@ def hash_key(key: str) -> str:
 
 def presented(headers: Mapping[str, str]) -> str | None:
     """The one credential of a request, None without any; raises Unauthorized for two that differ."""
-    bearer = headers.get(AUTHORIZATION, "")
     given = {
         value
-        for value in (
-            bearer[len(_BEARER) :].strip() if bearer[: len(_BEARER)].lower() == _BEARER else "",
-            headers.get(API_KEY_HEADER, ""),
-            headers.get(AGENT_KEY_HEADER, ""),
-        )
+        for value in (bearer(headers), headers.get(API_KEY_HEADER, ""), headers.get(AGENT_KEY_HEADER, ""))
         if value
     }
     if len(given) > 1:
@@ -75,6 +70,21 @@ def presented(headers: Mapping[str, str]) -> str | None:
             f"{AUTHORIZATION}, {API_KEY_HEADER} and {AGENT_KEY_HEADER} hold different credentials; send one"
         )
     return next(iter(given), None)
+
+
+def own_key(headers: Mapping[str, str]) -> str | None:
+    """The key of ours that a request shows, where others' credentials are taken as well; None without one.
+
+    Raises Unauthorized for one of ours beside a credential of others'.
+    """
+    shown = (bearer(headers), headers.get(API_KEY_HEADER, ""), headers.get(AGENT_KEY_HEADER, ""))
+    return presented(headers) if any(value.startswith(KEY_PREFIX) for value in shown) else None
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """The bearer token of a request, empty without one."""
+    value = headers.get(AUTHORIZATION, "")
+    return value[len(_BEARER) :].strip() if value[: len(_BEARER)].lower() == _BEARER else ""
 
 
 async def principal_of_key(db: Database, key: str) -> Principal:

@@ -69,7 +69,8 @@ class LocalAuthorizer:
             self._db,
             _FACTS_SQL.format(agent_of=agent_of),
             kind=resource.type.value,
-            id=resource.id,
+            # A schedule's has its agent's in front (wire.md §4).
+            id=resource.id.rpartition("::")[2],
             **named,
         )
         if not found:

@@ -26,6 +26,8 @@ class Member(SQLModel, table=True):
     role: Role | None = Field(default=None, sa_type=text_enum(Role, "role"))  # pyright: ignore[reportArgumentType]
     created_at: datetime
     updated_at: datetime
+    # When the token was issued that the role is from, where an OIDC issuer says who is what.
+    claims_at: datetime | None = None
     # It has left: its credentials open nothing, and what it has scheduled is paused at its next fire.
     disabled_at: datetime | None = None
 
