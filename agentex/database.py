@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.settings import Settings
+from agentex.settings import Auth, Settings
 
 T = TypeVar("T")
 
@@ -289,6 +289,8 @@ def make_engine(settings: Settings, server_settings: dict[str, str], **options: 
                 "idle_in_transaction_session_timeout": str(
                     int(settings.database_idle_transaction_timeout_seconds * 1000)
                 ),
+                # So that triggers note what a remote authorizer is to be told (auth/registrations.py).
+                "agentex.registers": "on" if settings.auth is Auth.REMOTE else "off",
                 **server_settings,
             },
         },

@@ -6,7 +6,7 @@ from sqlmodel import SQLModel
 
 from agentex.agent_api_keys.models import AgentApiKey
 from agentex.agents.models import Agent
-from agentex.auth.models import ApiKey, Grant, Member
+from agentex.auth.models import ApiKey, Grant, Member, Registration
 from agentex.checkpoints.models import Checkpoint, CheckpointBlob, CheckpointWrite
 from agentex.clocks.models import Clock
 from agentex.deployments.models import Deployment, DeploymentHistory
@@ -38,6 +38,7 @@ TABLES = (
     Member,
     Message,
     MessageSend,
+    Registration,
     Run,
     Schedule,
     ScheduleClock,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.auth.principal import Principal
-from agentex.errors import Forbidden, NotFound
+from agentex.errors import Forbidden, NotFound, Unauthorized
 
 
 class Operation(StrEnum):
@@ -96,6 +96,29 @@ class AuthProvider(Protocol):
     async def visible(self, session: AsyncSession, principal: Principal, kind: ResourceType) -> Visible:
         """What the principal may list of a type; raises AuthorizerUnavailable."""
         ...
+
+
+@runtime_checkable
+class TellsLater(Protocol):
+    """A provider that has to be told what is made and removed, after that is committed."""
+
+    async def tell_pending(self) -> int:
+        """Tell what is due, and return how much was told; what fails is due again later."""
+        ...
+
+
+async def decide_later(
+    provider: AuthProvider,
+    session: AsyncSession,
+    principal: Principal,
+    operation: Operation,
+    resource: ResourceRef,
+) -> Decision:
+    """The decision where the principal is not there to be told 401: whoever is not known is denied."""
+    try:
+        return await provider.authorize(session, principal, operation, resource)
+    except Unauthorized as error:
+        return Decision(allowed=False, rule=error.message)
 
 
 async def require(

@@ -11,7 +11,7 @@ from sqlmodel import col, select
 
 from agentex.agents.models import Agent, AgentStatus
 from agentex.agents.service import address, wire_agent
-from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceType
+from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceType, decide_later
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject, rows
 from agentex.errors import AgentNotDeployed, AuthorizerUnavailable
@@ -155,7 +155,9 @@ async def _decide(resources: Resources, item: _Wanted) -> Decision | AuthorizerU
     try:
         async with resources.db.read() as session:
             for operation, resource in ((Operation.EXECUTE, agent), (Operation.CREATE, any_task)):
-                decision = await resources.authz.authorize(session, item.run.principal, operation, resource)
+                decision = await decide_later(
+                    resources.authz, session, item.run.principal, operation, resource
+                )
                 if not decision.allowed:
                     return Decision(
                         allowed=False, rule=f"{resource.type}.{operation} is denied: {decision.rule}"
@@ -175,8 +177,8 @@ async def _authorized_tasks(
         task = ResourceRef(ResourceType.TASK, item.delivery.task["id"], item.run.account_id)
         try:
             async with resources.db.read() as session:
-                decision = await resources.authz.authorize(
-                    session, item.run.principal, Operation.UPDATE, task
+                decision = await decide_later(
+                    resources.authz, session, item.run.principal, Operation.UPDATE, task
                 )
         except AuthorizerUnavailable as error:
             outcomes.append(outcome_of_wait(item.run, token, item.definition, error.message))
