@@ -117,7 +117,9 @@ class Registration(SQLModel, table=True):
 
     __tablename__ = "registrations"  # pyright: ignore[reportAssignmentType] - SQLModel types it as declared_attr
     __table_args__ = (
-        Index("ix_registrations_next_attempt_at", "next_attempt_at"),
+        Index(
+            "ix_registrations_next_attempt_at", "next_attempt_at", postgresql_where=text("told_at IS NULL")
+        ),
         Index("ix_registrations_selector_id", "selector", "id"),
     )
 
@@ -135,3 +137,5 @@ class Registration(SQLModel, table=True):
     next_attempt_at: datetime
     attempts: int
     error: str | None = None
+    # It is kept for some seconds yet: whoever was told no just before has to know that it is worth asking anew.
+    told_at: datetime | None = None

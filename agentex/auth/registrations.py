@@ -1,8 +1,9 @@
 """What a remote authorizer has to be told: kept in the transaction that it is of, told after it.
 
 Triggers write the rows (migration 0011), so that no path can make something that the authorizer is never
-told of. Until it is told, it knows of nothing and denies: a resource is hidden for a while, never public. It is
-told when its maker asks for it, and by the sweep. Twice is fine, and happens: two processes may tell the same.
+told of. Until it is told, it knows of nothing and denies: a resource is hidden for a while, never public. It
+is told when somebody asks for the resource, and by the sweep. Twice is fine, and happens: two processes may
+tell the same.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ FAILURES_IN_A_ROW = 3
 # What one has just made shows in one's lists: so many, before a list is worth more than its freshness.
 OWN_ROUND = 20
 MAX_ERROR_LENGTH = 300
+# Longer than between a no and the look whether the authorizer knew enough to say it.
+KEPT_SECONDS = 30
 # How the maker of something has it: all that one may do who could make it.
 MAKER = Operation.CREATE.value
 
 _COLUMNS = """r.id, r.principal::text AS principal, r.resource_type, r.selector, r.action,
-    r.parent_agent_id::text AS parent"""
-_FIRST = "NOT EXISTS (SELECT FROM registrations e WHERE e.selector = r.selector AND e.id < r.id)"
+    r.parent_agent_id::text AS parent, r.told_at IS NOT NULL AS told"""
+_FIRST = """r.told_at IS NULL AND NOT EXISTS (SELECT FROM registrations e
+    WHERE e.selector = r.selector AND e.id < r.id AND e.told_at IS NULL)"""
 _DUE_SQL = f"""
     SELECT {_COLUMNS} FROM registrations r WHERE r.next_attempt_at <= clock_timestamp() AND {_FIRST}
     ORDER BY r.id LIMIT :limit
@@ -55,6 +59,12 @@ _FAILED_SQL = """
 """
 
 
+_TOLD_SQL = "UPDATE registrations SET told_at = clock_timestamp() WHERE id = :id"
+_FORGET_SQL = """
+    DELETE FROM registrations WHERE told_at < clock_timestamp() - make_interval(secs => :kept)
+"""
+
+
 class Registrations:
     """Tells the authorizer what it has not been told yet."""
 
@@ -62,14 +72,21 @@ class Registrations:
         self._db = db
         self._calls = calls
 
-    async def settle(self, selector: str) -> bool:
-        """Tell what is open of a resource; returns whether there was anything, after which it decides anew.
+    async def settle(self, principal: Principal, selector: str) -> bool:
+        """Tell what is open of a resource; returns whether anything was told just now: then ask anew.
 
-        Raises AuthorizerUnavailable when it cannot be told: then its no is not the last word.
+        When it cannot be told, a no to its maker is not the last word: AuthorizerUnavailable. To others it is.
         """
         found = await rows(self._db, _OF_SELECTOR_SQL, selector=selector)
-        for row in found:
-            await self._tell(row)
+        try:
+            for row in found:
+                if not row["told"]:
+                    await self._tell(row)
+        except AuthorizerUnavailable:
+            mine = principal.model_dump(mode="json")
+            if any(json.loads(row["principal"]) == mine for row in found):
+                raise
+            return False
         return bool(found)
 
     async def settle_own(self, principal: Principal, kind: ResourceType) -> None:
@@ -90,7 +107,8 @@ class Registrations:
         while answers and (found := await rows(self._db, _DUE_SQL, limit=ROUND)):
             done, answers = await self._tell_all(found)
             told += done
-        left = await rows(self._db, "SELECT count(*) AS count FROM registrations")
+        await rows(self._db, _FORGET_SQL, kept=KEPT_SECONDS)
+        left = await rows(self._db, "SELECT count(*) AS count FROM registrations WHERE told_at IS NULL")
         REMOTE_AUTH_PENDING.set(left[0]["count"])
         return told
 
@@ -126,7 +144,7 @@ class Registrations:
         except AuthorizerUnavailable as error:
             await self._failed(row, error)
             raise
-        await rows(self._db, "DELETE FROM registrations WHERE id = :id", id=row["id"])
+        await rows(self._db, _TOLD_SQL, id=row["id"])
 
     async def _failed(self, row: RowMapping, error: AuthorizerUnavailable) -> None:
         message = error.message[:MAX_ERROR_LENGTH]

@@ -109,13 +109,14 @@ class RemoteCalls:
 
 
 def _principal(said: JsonObject) -> Principal:
-    """The principal of an answer. Anything else is a fault of the authorizer's, and nobody is let in by it."""
+    """The principal of an answer. Anything else is a fault of the authorizer's, and lets nobody in."""
     fields = {name: value for name in _FIELDS if (value := said.get(name)) is not None}
     texts = all(
         isinstance(value, str) and 0 < len(value) <= MAX_NAME_LENGTH and value.isprintable()
         for value in fields.values()
     )
-    kind = said.get("principal_type") or ("user" if "user_id" in fields else "service_account")
+    by_id = "user" if "user_id" in fields else "service_account"
+    kind = by_id if said.get("principal_type") is None else said["principal_type"]
     named = "user_id" if kind == PrincipalType.USER else "service_account_id"
     # Agents have keys of this service, and are judged by what is known of them here.
     if not texts or kind == PrincipalType.AGENT or "account_id" not in fields or named not in fields:

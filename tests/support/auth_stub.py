@@ -1,8 +1,8 @@
-"""A remote authorizer (wire.md §4) on 127.0.0.1, with two users: it records what it is asked, and misbehaves.
+"""A remote authorizer (wire.md §4) on 127.0.0.1 with two users: it records what it is asked, and misbehaves.
 
-alice and bob come with `authorization: Bearer alice`. Somebody may do anything to what was granted to them, and
-to what is registered under it, and make anything; `deny` and `admins` say otherwise. What was never registered
-is nobody's.
+alice and bob come with `authorization: Bearer alice`. Somebody may do anything to what was granted to them,
+and to what is registered under it, and make anything; `deny` and `admins` say otherwise. What was never
+registered is nobody's.
 """
 
 from __future__ import annotations

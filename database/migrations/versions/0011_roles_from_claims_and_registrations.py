@@ -90,9 +90,10 @@ def upgrade() -> None:
     sa.Column('next_attempt_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
     sa.Column('attempts', sa.Integer(), nullable=False),
     sa.Column('error', sqlmodel.sql.sqltypes.AutoString(), nullable=True),
+    sa.Column('told_at', sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_registrations'))
     )
-    op.create_index('ix_registrations_next_attempt_at', 'registrations', ['next_attempt_at'], unique=False)
+    op.create_index('ix_registrations_next_attempt_at', 'registrations', ['next_attempt_at'], unique=False, postgresql_where=sa.text('told_at IS NULL'))
     op.create_index('ix_registrations_selector_id', 'registrations', ['selector', 'id'], unique=False)
     op.execute(PRINCIPAL_FUNCTION)
     op.execute(FUNCTION)
