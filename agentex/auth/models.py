@@ -137,5 +137,5 @@ class Registration(SQLModel, table=True):
     next_attempt_at: datetime
     attempts: int
     error: str | None = None
-    # It is kept for some seconds yet: whoever was told no just before has to know that it is worth asking anew.
+    # Kept for some seconds yet: whoever was told no just before has to know that it is worth asking anew.
     told_at: datetime | None = None

@@ -46,6 +46,12 @@ class AuthStub:
     counts: Counter[str] = field(default_factory=Counter[str])
     url: str = ""
     _runner: web.AppRunner | None = None
+    _asked_more: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def asked_times(self, path: str, count: int) -> None:
+        """Wait until so many requests for a path have come."""
+        async with self._asked_more:
+            await self._asked_more.wait_for(lambda: self.counts[path] >= count)
 
     async def __aenter__(self) -> AuthStub:
         app = web.Application()
@@ -70,7 +76,9 @@ class AuthStub:
     async def _answer(self, request: web.Request) -> web.Response:
         path = request.match_info["path"].rpartition("/")[2]
         body: Json = await request.json()
-        self.counts[path] += 1
+        async with self._asked_more:
+            self.counts[path] += 1
+            self._asked_more.notify_all()
         self.asked.setdefault(path, []).append(body)
         if path == "authn":
             self.sent.append({name.lower(): value for name, value in request.headers.items()})

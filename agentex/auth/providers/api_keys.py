@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceType, Visible
+from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceType, Visible, let_go
 from agentex.auth.keys import presented, principal_of_key
 from agentex.auth.local import LocalAuthorizer
 from agentex.auth.principal import Principal
@@ -35,8 +35,10 @@ class ApiKeysProvider:
         self, session: AsyncSession, principal: Principal, operation: Operation, resource: ResourceRef
     ) -> Decision:
         """Decided by members, roles, ownership and grants."""
+        await let_go(session)
         return await self._authorizer.authorize(principal, operation, resource)
 
     async def visible(self, session: AsyncSession, principal: Principal, kind: ResourceType) -> Visible:
         """All of the type, or what is its own and what was granted to it."""
+        await let_go(session)
         return await self._authorizer.visible(principal, kind)

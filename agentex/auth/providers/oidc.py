@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceType, Visible
+from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceType, Visible, let_go
 from agentex.auth.claims import claimed, follow
 from agentex.auth.issuer_keys import IssuerKeys
 from agentex.auth.keys import bearer, own_key, principal_of_key
@@ -55,10 +55,12 @@ class OidcProvider:
         self, session: AsyncSession, principal: Principal, operation: Operation, resource: ResourceRef
     ) -> Decision:
         """Decided by members, roles, ownership and grants."""
+        await let_go(session)
         return await self._authorizer.authorize(principal, operation, resource)
 
     async def visible(self, session: AsyncSession, principal: Principal, kind: ResourceType) -> Visible:
         """All of the type, or what is its own and what was granted to it."""
+        await let_go(session)
         return await self._authorizer.visible(principal, kind)
 
     async def aclose(self) -> None:

@@ -13,7 +13,15 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.auth.authorize import EVERYTHING, Decision, Operation, ResourceRef, ResourceType, Visible
+from agentex.auth.authorize import (
+    EVERYTHING,
+    Decision,
+    Operation,
+    ResourceRef,
+    ResourceType,
+    Visible,
+    let_go,
+)
 from agentex.auth.keys import own_key, principal_of_key
 from agentex.auth.local import LocalAuthorizer
 from agentex.auth.principal import Principal
@@ -67,7 +75,7 @@ class RemoteProvider:
         """What the authorizer says of it; of agents, what is known here."""
         if principal.account_id != resource.account_id:
             return _OTHER_ACCOUNT
-        await _let_go(session)
+        await let_go(session)
         if principal.agent_name is not None:
             return await self._local.authorize(principal, operation, resource)
         words = f"{resource.type}.{operation}"
@@ -79,7 +87,7 @@ class RemoteProvider:
 
     async def visible(self, session: AsyncSession, principal: Principal, kind: ResourceType) -> Visible:
         """What a search of the authorizer finds; of agents, what is known here."""
-        await _let_go(session)
+        await let_go(session)
         if principal.agent_name is not None:
             return await self._local.visible(principal, kind)
         if not in_scope(principal.scopes, f"{kind}.{Operation.READ}"):
@@ -169,11 +177,6 @@ def digest_of(sent: Mapping[str, str]) -> bytes:
     """By which headers are known again; nothing of them is kept. NUL, which no header has, ends each part."""
     text = "".join(f"{name}\0{value}\0" for name, value in sorted(sent.items()))
     return sha256(text.encode()).digest()
-
-
-async def _let_go(session: AsyncSession) -> None:
-    """Give the connection of a session of `db.read()` back: an authorizer that hangs must not hold them all."""
-    await session.commit()
 
 
 def _id_of(selector: str) -> UUID | None:
