@@ -73,9 +73,9 @@ class Registrations:
         self._calls = calls
 
     async def settle(self, principal: Principal, selector: str) -> bool:
-        """Tell what is open of a resource; returns whether anything was told just now: then ask anew.
+        """Tell what is open of a resource; returns whether anything was told just now: ask anew.
 
-        When it cannot be told, a no to its maker is not the last word: AuthorizerUnavailable; to others it is.
+        When it cannot be told, a no to its maker is not the last word: AuthorizerUnavailable.
         """
         found = await rows(self._db, _OF_SELECTOR_SQL, selector=selector)
         try:

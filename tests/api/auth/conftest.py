@@ -9,9 +9,11 @@ import httpx2
 import pytest
 
 from agentex.app import create_app
+from agentex.auth.providers.oidc import OidcProvider
 from agentex.auth.providers.remote import RemoteProvider
 from agentex.resources import Resources, open_resources
 from agentex.settings import Settings
+from tests.api.auth.oidc import ROLES, changed
 from tests.support.auth_stub import AuthStub
 from tests.support.oidc_issuer import Issuer
 
@@ -21,6 +23,14 @@ async def issuer() -> AsyncIterator[Issuer]:
     """An issuer that answers."""
     async with Issuer() as opened:
         yield opened
+
+
+@pytest.fixture
+async def oidc(settings: Settings, issuer: Issuer, resources: Resources) -> AsyncIterator[OidcProvider]:
+    """The provider of that issuer's tokens, on this test's database."""
+    provider = OidcProvider(changed(settings, issuer, **ROLES), resources.db)
+    yield provider
+    await provider.aclose()
 
 
 @pytest.fixture

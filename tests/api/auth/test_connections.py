@@ -1,4 +1,4 @@
-"""Asking for permission takes no second connection while it holds one: else 20 requests wait for each other."""
+"""Asking for permission takes no second connection while one is held: requests would wait for each other."""
 
 from __future__ import annotations
 
