@@ -10,7 +10,8 @@ from agentex.resources import Resources
 from agentex.sweep.sweep import Sweep
 from tests.api.auth.conftest import Remote
 from tests.api.auth.remote import ALICE, BOB, SCHEDULE, is_outage, make, selector
-from tests.support.api import register
+from tests.support.acp_server import AcpServer
+from tests.support.api import TEXT, create_task, register, rpc
 from tests.support.auth_stub import AuthStub
 
 
@@ -175,3 +176,32 @@ async def test_what_was_told_is_forgotten_after_a_while(remote: Remote, stub: Au
     await rows(remote.resources.db, "UPDATE registrations SET told_at = now() - interval '1 minute'")
     await remote.provider.tell_pending()
     assert (await rows(remote.resources.db, kept))[0]["count"] == 0
+
+
+async def test_a_task_is_registered_under_its_agent_and_deregistered_when_it_is_forgotten(
+    remote: Remote, stub: AuthStub, acp_server: AcpServer
+) -> None:
+    agent = await register(remote.alice, acp_url=acp_server.url)
+    tasks = [await create_task(remote.alice, agent, name=name) for name in ("deleted", "forgotten")]
+    listed = await remote.alice.get("/tasks")
+    assert {task["id"] for task in listed.json()} == {task["id"] for task in tasks}
+    parent = {"type": "agent", "selector": agent["id"]}
+    assert [stub.registered[task["id"]]["parent"] for task in tasks] == [parent, parent]
+    assert (await remote.bob.get(f"/tasks/{tasks[0]['id']}")).status_code == 404
+    assert (await remote.bob.get("/tasks")).json() == []
+    assert (await remote.alice.delete(f"/tasks/{tasks[0]['id']}")).status_code == 200
+    await rows(remote.resources.db, "DELETE FROM tasks")
+    await remote.provider.tell_pending()
+    assert stub.registered.keys() == {agent["id"]}
+    assert stub.counts["deregister"] == 2
+
+
+async def test_a_message_makes_a_task_that_is_its_sender_s(
+    remote: Remote, stub: AuthStub, acp_server: AcpServer
+) -> None:
+    agent = await register(remote.alice, acp_url=acp_server.url, acp_type="sync")
+    answer = await rpc(remote.alice, agent, "message/send", {"content": TEXT})
+    task_id = answer["result"][0]["task_id"]
+    statuses = [(await user.get(f"/tasks/{task_id}")).status_code for user in (remote.bob, remote.alice)]
+    assert statuses == [404, 200]
+    assert stub.registered[task_id]["principal"] == ALICE
