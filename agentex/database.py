@@ -26,7 +26,7 @@ from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.grouping import Grouping, GroupWriter
-from agentex.settings import Settings
+from agentex.settings import Auth, Settings
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -315,6 +315,8 @@ def make_engine(settings: Settings, server_settings: dict[str, str], **options: 
                 "idle_in_transaction_session_timeout": str(
                     int(settings.database_idle_transaction_timeout_seconds * 1000)
                 ),
+                # So that triggers note what a remote authorizer is to be told (auth/registrations.py).
+                "agentex.registers": "on" if settings.auth is Auth.REMOTE else "off",
                 **server_settings,
             },
         },

@@ -7,7 +7,7 @@ from sqlmodel import SQLModel
 from agentex.agent_api_keys.models import AgentApiKey
 from agentex.agents.models import Agent
 from agentex.audit.models import AuditEntry
-from agentex.auth.models import ApiKey, Grant, Member
+from agentex.auth.models import ApiKey, Grant, Member, Registration
 from agentex.checkpoints.models import Checkpoint, CheckpointBlob, CheckpointWrite
 from agentex.clocks.models import Clock
 from agentex.deployments.models import Deployment, DeploymentHistory
@@ -40,6 +40,7 @@ TABLES = (
     Member,
     Message,
     MessageSend,
+    Registration,
     Run,
     Schedule,
     ScheduleClock,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -120,8 +120,9 @@ class Hooks:
         """  # noqa: S608 - both are constants of ours
 
 
+@runtime_checkable
 class Closable(Protocol):
-    """Something of a higher slice that ends with the process."""
+    """Something, such as of a higher slice, that ends with the process."""
 
     async def aclose(self) -> None:
         """Stop it."""
@@ -179,5 +180,7 @@ async def open_resources(
             await resources.streams.aclose()
         await resources.settle_background()
         await resources.acp.aclose()
+        if isinstance(provider, Closable):
+            await provider.aclose()
         await notices.close()
         await db.close()

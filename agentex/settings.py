@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import os
 import re
 import ssl
@@ -14,12 +13,13 @@ from importlib.util import find_spec
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from agentex import database_tls
+from agentex.addresses import is_base_url, is_loopback
+from agentex.auth_settings import AuthSettings
 from agentex.edge_settings import EdgeSettings
 
 
@@ -36,6 +36,8 @@ class Auth(StrEnum):
 
     NONE = "none"
     API_KEYS = "api_keys"
+    OIDC = "oidc"
+    REMOTE = "remote"
 
 
 # Each of them means TLS; the key too, for it must not travel in the clear.
@@ -63,25 +65,6 @@ LOCAL_NETWORKS = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc
 
 # What Fernet takes.
 SECRET_KEY_BYTES = 32
-
-
-def is_base_url(value: str) -> bool:
-    """Whether paths can be put behind it: http or https, a host, no credentials, query or fragment."""
-    try:
-        parts = urlsplit(value)
-        has_address = bool(parts.hostname) and parts.port != 0 and parts.username is None
-    except ValueError:
-        return False
-    is_plain = value.isascii() and value.isprintable() and not any(c in value for c in ' ?#\\"<>')
-    return parts.scheme in {"http", "https"} and has_address and is_plain
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on this host; an empty one is all of its addresses."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _urlsafe(key: str) -> str:
@@ -118,7 +101,7 @@ def default_agent_networks(auth: str) -> tuple[Network, ...]:
     return _networks(LOCAL_NETWORKS) if auth == "none" else ()
 
 
-class Settings(EdgeSettings):
+class Settings(AuthSettings, EdgeSettings):
     """One process's settings. Every field is an environment variable, e.g. AGENTEX_PORT."""
 
     model_config = SettingsConfigDict(env_prefix="AGENTEX_", extra="ignore", frozen=True)
@@ -385,6 +368,14 @@ class Settings(EdgeSettings):
                 f"AGENTEX_AUTH is {self.auth.value!r}, which needs AGENTEX_SECRET_KEY: agents' keys are kept "
                 "sealed with it; make one with `openssl rand -base64 32`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _auth_is_told_whom_to_ask(self) -> Self:
+        needed = {Auth.OIDC: ("oidc_issuer", "oidc_audience"), Auth.REMOTE: ("remote_auth_url",)}
+        missing = [_variable(name) for name in needed.get(self.auth, ()) if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"AGENTEX_AUTH is {self.auth.value!r}, which needs {' and '.join(missing)}")
         return self
 
     @model_validator(mode="after")

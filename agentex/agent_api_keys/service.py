@@ -11,6 +11,7 @@ from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
+from agentex.addresses import is_base_url
 from agentex.agent_api_keys.credentials import Credential, credential
 from agentex.agent_api_keys.models import (
     SIGNING_TYPES,
@@ -32,7 +33,6 @@ from agentex.errors import AlreadyExists, BadRequest, InvalidInput, NotFound
 from agentex.forward_paths import forward_path, own_path
 from agentex.ids import new_id, parse_id
 from agentex.resources import Resources
-from agentex.settings import is_base_url
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.auth.principal import Principal
-from agentex.errors import Forbidden, NotFound
+from agentex.errors import Forbidden, NotFound, Unauthorized
 
 
 class Operation(StrEnum):
@@ -109,6 +109,38 @@ class AuthProvider(Protocol):
     async def visible(self, session: AsyncSession, principal: Principal, kind: ResourceType) -> Visible:
         """What the principal may list of a type; raises AuthorizerUnavailable."""
         ...
+
+
+@runtime_checkable
+class TellsLater(Protocol):
+    """A provider that has to be told what is made and removed, after that is committed."""
+
+    async def tell_pending(self) -> int:
+        """Tell what is due, and return how much was told; what fails is due again later."""
+        ...
+
+
+async def decide_later(
+    provider: AuthProvider,
+    session: AsyncSession,
+    principal: Principal,
+    operation: Operation,
+    resource: ResourceRef,
+) -> Decision:
+    """The decision where the principal is not there to be told 401: whoever is not known is denied."""
+    try:
+        return await provider.authorize(session, principal, operation, resource)
+    except Unauthorized as error:
+        return Decision(allowed=False, rule=error.message)
+
+
+async def let_go(session: AsyncSession) -> None:
+    """Give the connection of a session of `db.read()` back before something else is waited for.
+
+    With each request holding one while it waits for a second, or for an authorizer that hangs, there would be
+    none left for anybody. What was read stays as it is.
+    """
+    await session.commit()
 
 
 async def require(

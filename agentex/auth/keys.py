@@ -69,6 +69,20 @@ def presented(headers: Mapping[str, str]) -> str | None:
     return next(iter(given), None)
 
 
+def own_key(headers: Mapping[str, str]) -> str | None:
+    """The key of ours that a request shows, where others' credentials are taken as well; None without one.
+
+    Raises Unauthorized for one of ours beside a credential of others'.
+    """
+    shown = (bearer(headers), headers.get(API_KEY_HEADER, ""), headers.get(AGENT_KEY_HEADER, ""))
+    return presented(headers) if any(value.startswith(KEY_PREFIX) for value in shown) else None
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """The bearer token of a request, empty without one."""
+    return _credential(AUTHORIZATION, headers.get(AUTHORIZATION, ""))
+
+
 async def principal_of_key(db: Database, key: str) -> Principal:
     """Who a key stands for, with its scopes; raises Unauthorized for one that opens nothing (any more)."""
     if len(key) <= MAX_KEY_LENGTH:

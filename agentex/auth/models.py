@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    UniqueConstraint,
+    text,
+)
 from sqlmodel import Field, SQLModel
 
 from agentex.auth.authorize import ResourceType
@@ -26,6 +36,8 @@ class Member(SQLModel, table=True):
     role: Role | None = Field(default=None, sa_type=text_enum(Role, "role"))  # pyright: ignore[reportArgumentType]
     created_at: datetime
     updated_at: datetime
+    # When the token was issued that the role is from, where an OIDC issuer says who is what.
+    claims_at: datetime | None = None
     # It has left: its credentials open nothing, and what it has scheduled is paused at its next fire.
     disabled_at: datetime | None = None
 
@@ -86,3 +98,44 @@ class Grant(SQLModel, table=True):
     operations: list[str] = Field(sa_type=JsonColumn)  # pyright: ignore[reportArgumentType]
     granted_by: str
     created_at: datetime
+
+
+class RegistrationAction(StrEnum):
+    """What a remote authorizer is to be told of a resource (wire.md §4)."""
+
+    # It is there, under its agent, and its maker has it.
+    REGISTER = "register"
+    # Nobody has it any more, and it is gone.
+    DEREGISTER = "deregister"
+    # It has been given away: to this principal, or from it.
+    GRANT = "grant"
+    REVOKE = "revoke"
+
+
+class Registration(SQLModel, table=True):
+    """What a remote authorizer is yet to be told; written by triggers, with what is made or removed."""
+
+    __tablename__ = "registrations"  # pyright: ignore[reportAssignmentType] - SQLModel types it as declared_attr
+    __table_args__ = (
+        Index(
+            "ix_registrations_next_attempt_at", "next_attempt_at", postgresql_where=text("told_at IS NULL")
+        ),
+        Index("ix_registrations_selector_id", "selector", "id"),
+    )
+
+    # In the order of their making: of one resource the earlier is told first.
+    id: int | None = Field(
+        default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True, nullable=False)
+    )
+    account_id: str
+    principal: JsonObject = Field(sa_type=JsonColumn)  # pyright: ignore[reportArgumentType]
+    resource_type: ResourceType = Field(sa_type=text_enum(ResourceType, "resource_type"))  # pyright: ignore[reportArgumentType]
+    selector: str
+    parent_agent_id: UUID | None = None
+    action: RegistrationAction = Field(sa_type=text_enum(RegistrationAction, "action"))  # pyright: ignore[reportArgumentType]
+    created_at: datetime
+    next_attempt_at: datetime
+    attempts: int
+    error: str | None = None
+    # Kept for some seconds yet: whoever was told no just before has to know that it is worth asking anew.
+    told_at: datetime | None = None

@@ -11,7 +11,7 @@ from sqlmodel import col, select
 
 from agentex.agents.models import Agent, AgentStatus
 from agentex.agents.service import address, wire_agent
-from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceType
+from agentex.auth.authorize import Decision, Operation, ResourceRef, ResourceType, decide_later
 from agentex.auth.principal import Principal
 from agentex.database import JsonObject, rows
 from agentex.errors import AgentNotDeployed, AuthorizerUnavailable, SecretUnreadable
@@ -192,7 +192,9 @@ async def _decide(resources: Resources, item: _Wanted) -> Decision | AuthorizerU
     try:
         async with resources.db.read() as session:
             for operation, resource in ((Operation.EXECUTE, agent), (Operation.CREATE, any_task)):
-                decision = await resources.authz.authorize(session, item.run.principal, operation, resource)
+                decision = await decide_later(
+                    resources.authz, session, item.run.principal, operation, resource
+                )
                 if not decision.allowed:
                     return replace(decision, rule=f"{resource.type}.{operation} is denied: {decision.rule}")
     except AuthorizerUnavailable as error:
@@ -209,8 +211,8 @@ async def _authorized_tasks(
         task = ResourceRef(ResourceType.TASK, item.delivery.task["id"], item.run.account_id, item.task_owner)
         try:
             async with resources.db.read() as session:
-                decision = await resources.authz.authorize(
-                    session, item.run.principal, Operation.UPDATE, task
+                decision = await decide_later(
+                    resources.authz, session, item.run.principal, Operation.UPDATE, task
                 )
         except AuthorizerUnavailable as error:
             refused.wait(item.run, item.definition, error)

@@ -35,6 +35,7 @@ from agentex.schedules.open import Opened, open_due, open_missed_by_attach
 from agentex.schedules.settle import detach_ended
 from agentex.sweep.answering import Answering
 from agentex.sweep.health import HealthRounds
+from agentex.sweep.telling import Telling
 from agentex.telemetry.metrics import (
     SWEEP_FAILURES,
     SWEEP_LAST_ENDED_TIMESTAMP_SECONDS,
@@ -95,6 +96,7 @@ class Sweep:
         self._answering = Answering(resources.settings.sweep_interval_seconds + self._grace_seconds)
         self._stopping: set[UUID] = set()
         self._health = HealthRounds(resources)
+        self._telling = Telling(resources)
         self.ended = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -139,6 +141,7 @@ class Sweep:
         await self._open_overdue(healthy)
         await self._open_after_attach(healthy)
         await self._stop_canceled()
+        self._telling.begin_if_due()
         if healthy:
             await self._relaunch_stuck()
         await self._tidy()

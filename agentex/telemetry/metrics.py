@@ -110,6 +110,17 @@ STREAM_REDIS_UP = Gauge(
     "agentex_stream_redis_up", "Whether agents' token deltas can be read from Redis: 1 while streams are open"
 )
 STREAM_DELTAS = Counter("agentex_stream_deltas", "Updates read from Redis: do agents stream?")
+OIDC_FETCHES = Counter(
+    "agentex_oidc_fetches", "Looks for the issuer's keys, by outcome: can new ones be known?", ["outcome"]
+)  # fetched | failed
+REMOTE_AUTH_QUESTIONS = Counter(
+    "agentex_remote_auth_questions",
+    "Questions to the remote authorizer, by path and answer: does it answer?",
+    ["path", "answer"],
+)  # answer: the status, or unavailable
+REMOTE_AUTH_PENDING = Gauge(
+    "agentex_remote_auth_pending", "What the remote authorizer is yet to be told: is something held up?"
+)
 UNEXPECTED_ERRORS = Counter(
     "agentex_unexpected_errors",
     "Errors nobody foresaw, by where they surfaced: is there a fault of ours?",

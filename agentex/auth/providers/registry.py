@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping
 from agentex.auth.authorize import AuthProvider
 from agentex.auth.providers.api_keys import ApiKeysProvider
 from agentex.auth.providers.none import NoneProvider
+from agentex.auth.providers.oidc import OidcProvider
+from agentex.auth.providers.remote import RemoteProvider
 from agentex.database import Database
 from agentex.settings import Auth, Settings
 
 PROVIDERS: Mapping[Auth, Callable[[Settings, Database], AuthProvider]] = {
     Auth.NONE: NoneProvider,
     Auth.API_KEYS: ApiKeysProvider,
+    Auth.OIDC: OidcProvider,
+    Auth.REMOTE: RemoteProvider,
 }
 
 
