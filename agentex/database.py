@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -23,9 +24,12 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from agentex.grouping import Grouping, GroupWriter
 from agentex.settings import Settings
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # JSON from the wire or a JSONB column: the one place where Any is meant.
 JsonObject = dict[str, Any]
@@ -53,6 +57,10 @@ _INTEGRITY_CLASS = "23"
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
 # Postgres has ended a transaction that its client left idle: this process was stopped inside it.
 _IDLE_IN_TRANSACTION = "25P03"
+# What requests write together. One whose row another transaction has locked holds up the others no longer
+# than this: neither those behind it nor (GROUP_LOCK_SQL) those of its group.
+PATIENCE_SECONDS = 0.2
+_GROUPING = Grouping(size=64, patience_seconds=PATIENCE_SECONDS)
 # Where a session keeps what is to be called once it has committed.
 _AFTER_COMMIT = "after_commit"
 
@@ -132,6 +140,7 @@ class Database:
             pool_timeout=settings.database_connect_timeout_seconds,
         )
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._writers: dict[Callable[..., object], GroupWriter[Any, Any]] = {}
 
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[AsyncSession]:
@@ -149,14 +158,16 @@ class Database:
     @asynccontextmanager
     async def single(self) -> AsyncGenerator[AsyncSession]:
         """A session whose every statement is a transaction of its own: one round trip instead of three."""
-        async with AsyncSession(self._autocommit, expire_on_commit=False) as session:
+        session = AsyncSession(self._autocommit, expire_on_commit=False)
+        try:
             yield session
+        finally:
+            # One that nobody has used holds nothing; to close it takes a task of its own.
+            if session.in_transaction():
+                await asyncio.shield(asyncio.create_task(session.close()))
 
-    @asynccontextmanager
-    async def read(self) -> AsyncGenerator[AsyncSession]:
-        """A session for reads."""
-        async with self.single() as session:
-            yield session
+    # A session for reads.
+    read = single
 
     async def fetch(self, sql: str, parameters: Mapping[str, object]) -> Sequence[RowMapping]:
         """One statement on the driver itself: what `single()` does in a third of the time; see rows."""
@@ -180,6 +191,19 @@ class Database:
         finally:
             pooled.close()
         return cast("Sequence[RowMapping]", found)
+
+    async def together(
+        self, write: Callable[[Database, Sequence[Item]], Awaitable[Sequence[Result]]], item: Item
+    ) -> Result:
+        """Write the item with those that others give the same function meanwhile; alone, at once.
+
+        `write` is one statement on this database, and returns a result for each item, in their order.
+        """
+        writer: GroupWriter[Item, Result] | None = self._writers.get(write)
+        if writer is None:
+            writer = GroupWriter(partial(write, self), is_unavailable, _GROUPING)
+            self._writers[write] = writer
+        return await writer.submit(item)
 
     async def retry_deadlock(self, write: Callable[[], Awaitable[T]]) -> T:
         """Run a whole write transaction; once more when it lost a deadlock (40P01)."""
@@ -356,6 +380,18 @@ def _as_sqlalchemy(sql: str, error: BaseException, is_lost: bool) -> DBAPIError:
     orig = _DriverError(error)
     kind = IntegrityError if (orig.sqlstate or "").startswith(_INTEGRITY_CLASS) else DBAPIError
     return kind(sql, None, orig, hide_parameters=True, connection_invalidated=is_lost)
+
+
+# A CTE of a statement that a group shares, to be read first: the statement gives up with 55P03 when it waits
+# for a lock, and each is written alone then. :lock_timeout is from group_lock_timeout.
+GROUP_LOCK_SQL = """
+    SELECT set_config('lock_timeout', coalesce(:lock_timeout, current_setting('lock_timeout')), true)
+"""
+
+
+def group_lock_timeout(items: Sequence[object]) -> str | None:
+    """How long a group waits for a lock; None for what is written alone, which waits as it always would."""
+    return f"{int(PATIENCE_SECONDS * 1000)}ms" if len(items) > 1 else None
 
 
 async def clock_now(session: AsyncSession) -> datetime:

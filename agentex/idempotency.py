@@ -14,6 +14,7 @@ from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import Index, text
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -142,25 +143,38 @@ async def find_entry(session: AsyncSession, repeat: Repeat) -> Remembered | None
     return Remembered(found[0]["id"], json.loads(found[0]["answer"]))
 
 
-# For a statement of the caller's own that is all of its transaction: the lock that find_entry takes first,
-# and the entry; `FROM` what was made goes behind it, so that there is none where nothing was made.
-LOCK_SQL = "SELECT pg_advisory_xact_lock(:entry_lock)"
+# For a statement of the caller's own that is all of its transaction, for many requests at once: the columns
+# of what is asked for (a list of entry_json as JSON), the locks that find_entry takes first, to be taken
+# `FROM` what is asked, and the entries, `FROM` what was made of it, so that there is none where nothing was.
+ENTRY_COLUMNS = """entry_id uuid, entry_lock bigint, entry_fingerprint text, entry_body_hash text,
+    entry_retry_count int, entry_answer jsonb"""
+# In the order of their numbers, so that no two groups wait for each other.
+LOCK_SQL = """
+    SELECT pg_advisory_xact_lock(entry_lock) FROM (SELECT entry_lock FROM {asked} ORDER BY entry_lock) AS o
+"""
 REMEMBER_SQL = """
     INSERT INTO idempotency_keys (id, fingerprint, body_hash, retry_count, answer, created_at)
-    SELECT :entry_id, :entry_fingerprint, :entry_body_hash, :entry_retry_count, CAST(:entry_answer AS jsonb),
-        clock_timestamp()
+    SELECT entry_id, entry_fingerprint, entry_body_hash, entry_retry_count, entry_answer, clock_timestamp()
 """
+_REMEMBER_ONE_SQL = f"{REMEMBER_SQL} FROM jsonb_to_record(CAST(:asked AS jsonb)) AS asked ({ENTRY_COLUMNS})"
 
 
-def remembered_with(repeat: Repeat, answer: JsonObject) -> dict[str, object]:
-    """The parameters of LOCK_SQL and REMEMBER_SQL."""
-    return {"entry_lock": _lock_number(repeat), **_parameters(new_id(), repeat, answer)}
+def entry_json(entry_id: UUID, repeat: Repeat, answer: JsonObject) -> JsonObject:
+    """What ENTRY_COLUMNS names, for LOCK_SQL and REMEMBER_SQL."""
+    return {
+        "entry_id": entry_id,
+        "entry_lock": _lock_number(repeat),
+        "entry_fingerprint": repeat.fingerprint,
+        "entry_body_hash": repeat.body_hash,
+        "entry_retry_count": repeat.retry_count,
+        "entry_answer": answer,
+    }
 
 
 async def remember(session: AsyncSession, repeat: Repeat, answer: JsonObject) -> Remembered:
     """Keep what this request answered, in the transaction that carried it out."""
     entry = Remembered(new_id(), answer)
-    await rows(session, REMEMBER_SQL, **_parameters(entry.id, repeat, answer))
+    await rows(session, _REMEMBER_ONE_SQL, asked=to_json(entry_json(entry.id, repeat, answer)).decode())
     return entry
 
 
@@ -187,18 +201,8 @@ async def forget_old(session: AsyncSession) -> None:
     )
 
 
-def _parameters(entry_id: UUID, repeat: Repeat, answer: JsonObject) -> dict[str, object]:
-    return {
-        "entry_id": entry_id,
-        "entry_fingerprint": repeat.fingerprint,
-        "entry_body_hash": repeat.body_hash,
-        "entry_retry_count": repeat.retry_count,
-        "entry_answer": json.dumps(answer),
-    }
-
-
 async def _lock(session: AsyncSession, repeat: Repeat) -> None:
-    await rows(session, LOCK_SQL, entry_lock=_lock_number(repeat))
+    await rows(session, "SELECT pg_advisory_xact_lock(:entry_lock)", entry_lock=_lock_number(repeat))
 
 
 def _lock_number(repeat: Repeat) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Enum, RowMapping, func, literal, text
@@ -29,7 +29,7 @@ from agentex.agents.models import (
 )
 from agentex.auth.authorize import AuthProvider, Operation, ResourceRef, ResourceType, require, type_ref
 from agentex.auth.principal import Principal
-from agentex.database import JsonColumn, JsonObject, rows, violates
+from agentex.database import Database, JsonColumn, JsonObject, rows, violates
 from agentex.errors import AgentNotDeployed, AlreadyExists, NotFound
 from agentex.ids import new_id, parse_id
 from agentex.resources import RegisteredProcess, Resources
@@ -144,20 +144,42 @@ async def get_by_name(session: AsyncSession, authz: AuthProvider, principal: Pri
 async def get_to_call(
     resources: Resources, principal: Principal, *, agent_id: str | None = None, name: str | None = None
 ) -> Agent:
-    """The same by either, for a request that goes on to the agent: past the ORM, which takes 0.4 ms."""
-    by_id = agent_id is not None
-    found = await rows(
-        resources.db,
-        _TO_CALL_SQL.format(by="id" if by_id else "name"),
-        named=parse_id(agent_id, "agent") if by_id else name,
-        account_id=principal.account_id,
-    )
-    if not found:
+    """The same by either, for a request that goes on to the agent: past the ORM, which takes 0.4 ms.
+
+    Requests that come in at the same time are looked up together.
+    """
+    if agent_id is not None:
+        named = _Named(principal.account_id, parse_id(agent_id, "agent"))
+        agent = await resources.db.together(_to_call_by_id, named)
+    else:
+        agent = await resources.db.together(_to_call_by_name, _Named(principal.account_id, name or ""))
+    if agent is None:
         raise NotFound(f"agent {agent_id or name!r} not found")
-    agent = _from_row(found[0])
     async with resources.db.read() as session:
         await require(resources.authz, session, principal, Operation.READ, agent_ref(agent))
     return agent
+
+
+class _Named(NamedTuple):
+    """An agent of an account, by its id or name."""
+
+    account_id: str
+    by: UUID | str
+
+
+async def _to_call_by_id(db: Database, named: Sequence[_Named]) -> list[Agent | None]:
+    return await _to_call(db, _TO_CALL_BY_ID_SQL, "id", named)
+
+
+async def _to_call_by_name(db: Database, named: Sequence[_Named]) -> list[Agent | None]:
+    return await _to_call(db, _TO_CALL_BY_NAME_SQL, "name", named)
+
+
+async def _to_call(db: Database, sql: str, by: str, named: Sequence[_Named]) -> list[Agent | None]:
+    once = list(dict.fromkeys(named))
+    found = await rows(db, sql, account_ids=[one.account_id for one in once], named=[one.by for one in once])
+    agents = {(row["account_id"], row[by]): _from_row(row) for row in found}
+    return [agents.get(one) for one in named]
 
 
 def _reader(kind: TypeEngine[Any]) -> Callable[[str], object] | None:
@@ -169,11 +191,14 @@ def _reader(kind: TypeEngine[Any]) -> Callable[[str], object] | None:
 
 _TYPES = {column.name: column.type for column in SQLModel.metadata.tables["agents"].columns}
 _READERS = {name: reader for name, kind in _TYPES.items() if (reader := _reader(kind)) is not None}
-_COLUMNS = ", ".join(f"{name}::text AS {name}" if name in _READERS else name for name in _TYPES)
+_COLUMNS = ", ".join(f"a.{name}::text AS {name}" if name in _READERS else f"a.{name}" for name in _TYPES)
 _TO_CALL_SQL = f"""
-    SELECT {_COLUMNS} FROM agents
-    WHERE {{by}} = :named AND account_id = :account_id AND deleted_at IS NULL
+    SELECT {_COLUMNS}
+    FROM unnest(CAST(:account_ids AS text[]), CAST(:named AS {{kind}}[])) AS asked (account_id, named)
+    JOIN agents a ON a.{{by}} = asked.named AND a.account_id = asked.account_id AND a.deleted_at IS NULL
 """
+_TO_CALL_BY_ID_SQL = _TO_CALL_SQL.format(by="id", kind="uuid")
+_TO_CALL_BY_NAME_SQL = _TO_CALL_SQL.format(by="name", kind="text")
 
 
 # Making one takes longer than reading its row, and the same few agents are called again and again.

@@ -12,7 +12,7 @@ from agentex.deployments.history import HistoryPage
 from agentex.deployments.models import DeploymentCreate, DeploymentHistoryRead, DeploymentRead
 from agentex.deployments.service import DeploymentsPage, Target
 from agentex.deps import Caller, Limit, PageNumber, ReadSession, RepeatDep, ResourcesDep
-from agentex.rpc.api import ANSWERS, HeadersDep, answered
+from agentex.rpc.api import ANSWERS, answered, client_headers
 from agentex.rpc.calls import RpcCall
 from agentex.rpc.models import RpcRequest, RpcResponse
 
@@ -88,12 +88,11 @@ async def preview_deployment_rpc(
     resources: ResourcesDep,
     caller: Caller,
     repeat: RepeatDep,
-    headers: HeadersDep,
     request: Request,
 ) -> Response:
     """A JSON-RPC request to this deployment, in production or not. Its errors are 200, too."""
     agent = await service.to_preview(resources, caller, Target(agent_id, deployment_id))
-    return await answered(RpcCall(resources, caller, agent, body, repeat, headers), request)
+    return await answered(RpcCall(resources, caller, agent, body, repeat, client_headers(request)), request)
 
 
 @history_router.get("")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from agentex.acp.headers import passed_headers, trace_headers
 from agentex.agents import service as agents
@@ -30,12 +30,10 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def _client_headers(request: Request) -> ClientHeaders:
+# No dependency: FastAPI takes 0.03 ms for each, a fortieth of a message/send.
+def client_headers(request: Request) -> ClientHeaders:
+    """What goes on to the agent of the request's headers; raises InvalidInput for too many of them."""
     return ClientHeaders(passed_headers(request.headers), trace_headers(request.headers))
-
-
-# What goes on to the agent of the request's headers.
-HeadersDep = Annotated[ClientHeaders, Depends(_client_headers)]
 
 
 @router.post("/name/{name}/rpc", response_model=RpcResponse, responses=ANSWERS)
@@ -45,12 +43,11 @@ async def call_agent_by_name(
     resources: ResourcesDep,
     caller: Caller,
     repeat: RepeatDep,
-    headers: HeadersDep,
     request: Request,
 ) -> Response:
     """A JSON-RPC request to an agent by name. Its errors are 200, too."""
     agent = await agents.get_to_call(resources, caller, name=name)
-    return await answered(RpcCall(resources, caller, agent, body, repeat, headers), request)
+    return await answered(RpcCall(resources, caller, agent, body, repeat, client_headers(request)), request)
 
 
 @router.post("/{agent_id}/rpc", response_model=RpcResponse, responses=ANSWERS)
@@ -60,12 +57,11 @@ async def call_agent(
     resources: ResourcesDep,
     caller: Caller,
     repeat: RepeatDep,
-    headers: HeadersDep,
     request: Request,
 ) -> Response:
     """A JSON-RPC request to an agent. Its errors are 200, too."""
     agent = await agents.get_to_call(resources, caller, agent_id=agent_id)
-    return await answered(RpcCall(resources, caller, agent, body, repeat, headers), request)
+    return await answered(RpcCall(resources, caller, agent, body, repeat, client_headers(request)), request)
 
 
 async def answered(call: RpcCall, request: Request) -> Response:

@@ -1,22 +1,31 @@
 """message/send in the database: how it is opened, its messages, its end, and what a repeat finds.
 
-Each is one statement: one round trip, and nothing is held while an agent is at work.
+Each is one statement: one round trip, and nothing is held while an agent is at work. What many requests
+open or end at the same time is one statement for all of them (Database.together).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import RowMapping
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from agentex.database import Database, JsonObject, rows
-from agentex.idempotency import KEY_WINDOW_SECONDS, LOCK_SQL, REMEMBER_SQL, Repeat, remembered_with
+from agentex.database import GROUP_LOCK_SQL, Database, JsonObject, group_lock_timeout, rows
+from agentex.idempotency import (
+    ENTRY_COLUMNS,
+    KEY_WINDOW_SECONDS,
+    LOCK_SQL,
+    REMEMBER_SQL,
+    Repeat,
+    entry_json,
+)
 from agentex.ids import UUID7_SQL, first_id_of, new_id
 from agentex.messages.models import MessageRead, StreamingStatus
 from agentex.notices import CHANNEL
@@ -76,29 +85,58 @@ class Ended:
     message_ids: list[UUID]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A message/send that is to be opened, and how a repeat of it is known."""
+
+    new: NewSend
+    repeat: Repeat
+
+
 async def open_send(session: Session, new: NewSend, repeat: Repeat) -> TaskRead | None:
     """Store the user's message, and the task if it is new; with it what makes a repeat known.
 
-    None when nothing was made: the agent was deleted, the task closed or its name taken since.
+    None when nothing was made: the agent was deleted, the task closed or its name taken since. On the
+    database itself it shares its statement with those that are opened meanwhile.
     """
+    write = _open_in_new_tasks if new.task_is_new else _open_in_tasks
+    asked = _Asked(new, repeat)
+    if isinstance(session, Database):
+        return await session.together(write, asked)
+    return (await write(session, [asked]))[0]
+
+
+async def _open_in_new_tasks(session: Session, asked: Sequence[_Asked]) -> list[TaskRead | None]:
+    return await _open(session, _OPEN_IN_NEW_TASK_SQL, asked)
+
+
+async def _open_in_tasks(session: Session, asked: Sequence[_Asked]) -> list[TaskRead | None]:
+    return await _open(session, _OPEN_IN_TASK_SQL, asked)
+
+
+async def _open(session: Session, sql: str, asked: Sequence[_Asked]) -> list[TaskRead | None]:
     made = await rows(
-        session,
-        _OPEN_IN_NEW_TASK_SQL if new.task_is_new else _OPEN_IN_TASK_SQL,
-        send_id=new.id,
-        message_id=new_id(),
-        account_id=new.account_id,
-        agent_id=new.agent_id,
-        task_id=new.task_id,
-        content=new.content,
-        claim=new.claim_seconds,
-        **(
-            {"owner": new.owner, "name": new.task_name, "params": _json(new.task_params)}
-            if new.task_is_new
-            else {}
-        ),
-        **remembered_with(repeat, {"message_send": str(new.id)}),
+        session, sql, asked=_list(map(_asked_json, asked)), lock_timeout=group_lock_timeout(asked)
     )
-    return _task(made[0]) if made else None
+    tasks = {row["send_id"]: _task(row) for row in made}
+    return [tasks.get(one.new.id) for one in asked]
+
+
+def _asked_json(asked: _Asked) -> str:
+    new = asked.new
+    given = {
+        "send_id": new.id,
+        "message_id": new_id(),
+        "for_account": new.account_id,
+        "for_agent": new.agent_id,
+        "for_task": new.task_id,
+        "claim": new.claim_seconds,
+        **_FEW,
+        **entry_json(new_id(), asked.repeat, {"message_send": str(new.id)}),
+    }
+    if new.task_is_new:
+        given |= {"task_owner": new.owner, "task_name": new.task_name, "task_params": new.task_params}
+    return _with_json(given, "content", new.content)
 
 
 async def reopen_unsent(session: Session, send_id: UUID, *, claim_seconds: float) -> UUID | None:
@@ -178,24 +216,53 @@ class End:
     unsent: bool = False
 
 
+@dataclass(frozen=True)
+class _Ending:
+    send_id: UUID
+    end: End
+
+
 async def end_send(session: Session, send_id: UUID, end: End) -> dict[UUID, Times] | None:
-    """Write the end, and tell those who wait for it; None when the task has been deleted."""
-    messages = ",".join(
-        f'{{"id":"{message.id}","place":{place},"content":{message.content}}}'
-        for place, message in enumerate(end.unstored)
-    )
+    """Write the end, and tell those who wait for it; None when the task has been deleted.
+
+    On the database itself it shares its statement with those that end meanwhile.
+    """
+    ending = _Ending(send_id, end)
+    if isinstance(session, Database):
+        return await session.together(_end, ending)
+    return (await _end(session, [ending]))[0]
+
+
+async def _end(session: Session, endings: Sequence[_Ending]) -> list[dict[UUID, Times] | None]:
+    # An end may come once more behind itself, from a request that was cut off: one statement writes it once.
+    once = {ending.send_id: ending for ending in endings}
     found = await rows(
         session,
         _END_SQL,
-        send_id=send_id,
-        message_ids=end.message_ids,
-        messages=f"[{messages}]",
-        error=end.error,
-        unsent=end.unsent,
+        asked=_list(map(_ending_json, once.values())),
+        lock_timeout=group_lock_timeout(endings),
     )
-    if not found:
-        return None
-    return {row["id"]: Times(row["created_at"], row["updated_at"]) for row in found if row["id"] is not None}
+    written = {row["id"]: Times(row["created_at"], row["updated_at"]) for row in found}
+    return [
+        {message.id: written[message.id] for message in end.unstored} if send_id in written else None
+        for send_id, end in ((ending.send_id, once[ending.send_id].end) for ending in endings)
+    ]
+
+
+def _ending_json(ending: _Ending) -> str:
+    end = ending.end
+    messages = [
+        f'{{"id":"{message.id}","place":{place},"content":{message.content}}}'
+        for place, message in enumerate(end.unstored)
+    ]
+    given = {
+        "send_id": ending.send_id,
+        "message_ids": end.message_ids,
+        "error": end.error,
+        "unsent": end.unsent,
+        **_FEW,
+    }
+    return _with_json(given, "messages", _list(messages))
 
 
 async def await_end(session: Session, send_id: UUID) -> float | None:
@@ -262,61 +329,76 @@ _TASK_COLUMNS = """
     id, name, status, status_reason, created_at, updated_at, cleaned_at, params::text AS params,
     task_metadata::text AS task_metadata
 """
-# Everything hangs on `held`, so that nothing else is locked before it.
+# Postgres expects a hundred rows of a function but one of what is equal to something: only then it looks each
+# up by its key, and does not read a whole table with a plan made while that was small. So each has a 1.
+_FEW = {"one": 1}
+# Everything hangs on `ready`, so that nothing else is locked before the entries.
 _OPEN_SQL = f"""
-    WITH held AS MATERIALIZED ({LOCK_SQL}), task AS ({{task}}), message AS (
+    WITH patience AS MATERIALIZED ({GROUP_LOCK_SQL}), asked AS MATERIALIZED (
+        SELECT a.* FROM patience, jsonb_to_recordset(CAST(:asked AS jsonb)) AS a (
+            send_id uuid, message_id uuid, content jsonb, claim float8, for_account text, for_agent uuid,
+            for_task uuid, task_owner text, task_name text, task_params jsonb, one int, {ENTRY_COLUMNS})
+        WHERE one = 1
+    ), held AS MATERIALIZED ({LOCK_SQL.format(asked="asked")}), ready AS MATERIALIZED (
+        SELECT asked.*, clock_timestamp() AS now FROM asked, (SELECT count(*) FROM held) AS all_held
+    ), {{task}}, message AS (
         INSERT INTO messages (id, account_id, task_id, content, streaming_status, created_at, updated_at)
-        SELECT :message_id, account_id, id, CAST(:content AS jsonb), 'DONE', clock_timestamp(),
-            clock_timestamp()
-        FROM task
+        SELECT message_id, account_id, id, content, 'DONE', clock_timestamp(), clock_timestamp() FROM task
     ), send AS (
         INSERT INTO message_sends (id, account_id, task_id, claimed_until, awaited, unsent)
-        SELECT :send_id, account_id, id, clock_timestamp() + make_interval(secs => :claim), false, false
+        SELECT send_id, account_id, id, clock_timestamp() + make_interval(secs => claim), false, false
         FROM task
     ), entry AS ({REMEMBER_SQL} FROM task){{tracked}}
-    SELECT {_TASK_COLUMNS} FROM task
+    SELECT send_id, {_TASK_COLUMNS} FROM task
 """
 _TRACKED_SQL = f""", tracked AS (
         INSERT INTO trackers (id, account_id, agent_id, task_id, created_at, updated_at)
         SELECT {UUID7_SQL}, account_id, agent_id, id, created_at, created_at FROM task
     )"""
 _OPEN_IN_NEW_TASK_SQL = _OPEN_SQL.format(
-    task="""
+    # In the order of the names, for whoever wants the same one waits for this transaction's end.
+    task="""made AS (
         INSERT INTO tasks (id, account_id, owner, agent_id, name, status, params, created_at, updated_at)
-        SELECT :task_id, a.account_id, :owner, a.id, :name, 'RUNNING', CAST(:params AS jsonb), now.now,
-            now.now
-        FROM agents a, held, (SELECT clock_timestamp() AS now) now
-        WHERE a.id = :agent_id AND a.account_id = :account_id AND a.deleted_at IS NULL
+        SELECT for_task, a.account_id, task_owner, a.id, task_name, 'RUNNING', task_params, now, now
+        FROM ready JOIN agents a ON a.id = for_agent AND a.account_id = for_account AND a.deleted_at IS NULL
+        ORDER BY a.account_id, task_name
         ON CONFLICT (account_id, name) DO NOTHING
         RETURNING *
-    """,
+    ), task AS (SELECT * FROM made JOIN ready ON for_task = made.id)""",
     tracked=_TRACKED_SQL,
 )
 _OPEN_IN_TASK_SQL = _OPEN_SQL.format(
-    task=f"""
-        SELECT t.* FROM tasks t JOIN agents a ON a.id = t.agent_id, held
-        WHERE t.id = :task_id AND t.account_id = :account_id AND t.status IN ({_OPEN})
-            AND a.id = :agent_id AND a.deleted_at IS NULL
-    """,
+    # IS TRUE: what is looked at behind the task's key, and never looked up in its place.
+    task=f"""task AS (
+        SELECT t.*, ready.* FROM ready JOIN tasks t ON t.id = for_task AND t.status IN ({_OPEN})
+            AND (t.account_id = for_account AND t.agent_id = for_agent) IS TRUE
+        JOIN agents a ON a.id = for_agent AND a.deleted_at IS NULL
+    )""",
     tracked="",
 )
 _END_SQL = f"""
-    WITH ended AS (
-        UPDATE message_sends SET ended_at = clock_timestamp(), message_ids = CAST(:message_ids AS uuid[]),
-            error = :error, unsent = :unsent
-        WHERE id = :send_id RETURNING id, account_id, task_id, awaited
+    WITH patience AS MATERIALIZED ({GROUP_LOCK_SQL}), asked AS MATERIALIZED (
+        SELECT a.* FROM patience, jsonb_to_recordset(CAST(:asked AS jsonb)) AS a (
+            send_id uuid, message_ids uuid[], messages jsonb, error text, unsent boolean, one int)
+        WHERE one = 1
+    ), ended AS (
+        UPDATE message_sends s SET ended_at = clock_timestamp(), message_ids = asked.message_ids,
+            error = asked.error, unsent = asked.unsent
+        FROM asked WHERE s.id = send_id
+        RETURNING s.id, s.account_id, s.task_id, s.awaited, s.ended_at, asked.messages
     ), stored AS (
         INSERT INTO messages (id, account_id, task_id, content, streaming_status, created_at, updated_at)
         SELECT m.id, ended.account_id, ended.task_id, m.content, 'DONE',
             statement_timestamp() + make_interval(secs => m.place / 1000000.0), statement_timestamp()
-        FROM ended, jsonb_to_recordset(CAST(:messages AS jsonb)) AS m (id uuid, place int, content jsonb)
+        FROM ended, jsonb_to_recordset(ended.messages) AS m (id uuid, place int, content jsonb)
         ON CONFLICT (id) DO UPDATE SET content = excluded.content, streaming_status = 'DONE',
             updated_at = clock_timestamp()
         RETURNING id, created_at, updated_at
     )
-    SELECT stored.*,
-        CASE WHEN ended.awaited THEN pg_notify('{CHANNEL}', 'message_send:' || ended.id)::text END AS told
-    FROM ended LEFT JOIN stored ON true
+    SELECT id, created_at, updated_at, NULL AS told FROM stored
+    UNION ALL
+    SELECT id, ended_at, ended_at,
+        CASE WHEN awaited THEN pg_notify('{CHANNEL}', 'message_send:' || id)::text END FROM ended
 """
 _SETTLE_SQL = f"""
     WITH lapsed AS (
@@ -341,8 +423,14 @@ def notice_key(send_id: UUID) -> str:
     return f"message_send:{send_id}"
 
 
-def _json(value: JsonObject | None) -> str | None:
-    return None if value is None else json.dumps(value)
+def _list(items: Iterable[str]) -> str:
+    """A JSON list of what is JSON already."""
+    return f"[{','.join(items)}]"
+
+
+def _with_json(given: JsonObject, name: str, value: str) -> str:
+    """These as a JSON object, with one more member that is JSON already."""
+    return f'{to_json(given).decode()[:-1]},"{name}":{value}}}'
 
 
 def _task(row: RowMapping) -> TaskRead:

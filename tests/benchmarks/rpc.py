@@ -11,10 +11,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import aiohttp
+from rich.console import Console
 
 from agentex.database import JsonObject
-from tests.benchmarks.stack import FAST_AGENT, USUAL_AGENT, AgentProcess, Stack, running_agent
-from tests.support.acp_server import read_record
+from tests.benchmarks.stack import (
+    FAST_AGENT,
+    SDK_AGENT,
+    USUAL_AGENT,
+    AgentProcess,
+    Stack,
+    running_agent,
+    running_sdk_agent,
+)
+from tests.support.acp_server import RecordedRequest, read_record
+from tests.support.contract_env import PYTHON_SETTING, find_sdk_python, sdk_python
 
 IN_FLIGHT = 32
 WARM_UP = 100
@@ -53,34 +63,56 @@ class Relayed:
 
 
 async def relayed(stack: Stack, directory: Path) -> list[Relayed]:
-    """An agent as users have them and the fastest one, answers taken whole and as a stream."""
+    """An agent of the SDK, one on bare FastAPI and the fastest one, answers taken whole and as a stream.
+
+    The SDK's is left out, and a line says so, where there is no Python for it.
+    """
+    with running_agent(directory, "rpc-recorder") as recorder:
+        sent = await _what_is_sent(stack, recorder)
     measured: list[Relayed] = []
+    base = find_sdk_python()
+    if base is None:
+        Console().print(f"no agentex-sdk agent: there is no Python for it; {PYTHON_SETTING} names one")
+    else:
+        with running_sdk_agent(directory, stack, sdk_python(base)) as url:
+            measured += await _measure(stack, _Agent("an agentex-sdk agent", url, SDK_AGENT.name), sent)
     for name, module in (("a FastAPI agent", USUAL_AGENT), ("the fastest agent", FAST_AGENT)):
         with running_agent(directory, f"rpc-{name.split()[1]}", module) as agent:
-            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-                measured += [
-                    await _measure(http, stack, agent, f"{name}, {kind}", stream=stream)
-                    for kind, stream in (("whole", False), ("stream", True))
-                ]
+            registered = _Agent(name, agent.url, await _register(stack, agent))
+            measured += await _measure(stack, registered, sent)
     return measured
 
 
-async def _measure(
-    http: aiohttp.ClientSession, stack: Stack, agent: AgentProcess, name: str, *, stream: bool
-) -> Relayed:
-    agent_id = await _register(http, stack, agent)
-    request: JsonObject = {
-        "id": 1,
-        "method": "message/send",
-        "params": {"content": CONTENT, "stream": stream},
-    }
-    through = _posts(http, f"{stack.api}/agents/{agent_id}/rpc", json.dumps(request), {})
-    await through()
-    # What the server has just sent, byte for byte what it means, headers included.
-    sent = read_record(agent.record)[-1]
+@dataclass(frozen=True)
+class _Agent:
+    """One that is measured: what it is, where it listens, and as what the server knows it."""
+
+    what: str
+    url: str
+    name: str
+
+
+async def _what_is_sent(stack: Stack, recorder: AgentProcess) -> RecordedRequest:
+    """What the server sends an agent for this message, whole or as a stream, headers included."""
+    recorded = _Agent("the recorder", recorder.url, await _register(stack, recorder))
+    async with aiohttp.ClientSession() as http:
+        await _through(http, stack, recorded, stream=False)()
+    return read_record(recorder.record)[-1]
+
+
+async def _measure(stack: Stack, agent: _Agent, sent: RecordedRequest) -> list[Relayed]:
     body = {"jsonrpc": "2.0", "method": sent.method, "id": sent.id, "params": sent.params}
     headers = {key: sent.headers[key] for key in ("accept", "x-request-id", "idempotency-key")}
-    direct = _posts(http, f"{agent.url}/api", json.dumps(body), headers)
+    measured: list[Relayed] = []
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        direct = _posts(http, f"{agent.url}/api", json.dumps(body), headers)
+        for kind in ("whole", "stream"):
+            through = _through(http, stack, agent, stream=kind == "stream")
+            measured.append(await _compare(f"{agent.what}, {kind}", direct, through))
+    return measured
+
+
+async def _compare(name: str, direct: Post, through: Post) -> Relayed:
     for post in (direct, through):
         await _together(post, WARM_UP)
     singles = [(await _milliseconds(direct), await _milliseconds(through)) for _ in range(SINGLE)]
@@ -93,12 +125,22 @@ async def _measure(
     )
 
 
-async def _register(http: aiohttp.ClientSession, stack: Stack, agent: AgentProcess) -> str:
+def _through(http: aiohttp.ClientSession, stack: Stack, agent: _Agent, *, stream: bool) -> Post:
+    request: JsonObject = {
+        "id": 1,
+        "method": "message/send",
+        "params": {"content": CONTENT, "stream": stream},
+    }
+    return _posts(http, f"{stack.api}/agents/name/{agent.name}/rpc", json.dumps(request), {})
+
+
+async def _register(stack: Stack, agent: AgentProcess) -> str:
+    """Its name."""
     name = f"rpc-{agent.url.rpartition(':')[2]}"
     body = {"name": name, "description": "", "acp_url": agent.url, "acp_type": "sync"}
-    async with http.post(f"{stack.api}/agents/register", json=body) as response:
-        response.raise_for_status()
-        return str((await response.json())["id"])
+    async with aiohttp.ClientSession(raise_for_status=True) as http:
+        await http.post(f"{stack.api}/agents/register", json=body)
+    return name
 
 
 def _posts(http: aiohttp.ClientSession, url: str, body: str, headers: dict[str, str]) -> Post:

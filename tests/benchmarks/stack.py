@@ -14,6 +14,7 @@ from pathlib import Path
 from agentex.dev.ports import free_port
 from agentex.dev.postgres import EmbeddedPostgres
 from agentex.dev.temporal import EmbeddedTemporal
+from tests.support.contract_stack import START_SECONDS, SdkAgent, acp_arguments, acp_variables, sdk_process
 from tests.support.processes import ManagedProcess, agentex, python_module
 
 
@@ -97,3 +98,20 @@ def running_agent(directory: Path, name: str, module: str = FAST_AGENT) -> Gener
     with ManagedProcess(command, environment={}, log=directory / f"{name}.log") as process:
         process.wait_until_ready(f"http://127.0.0.1:{port}/healthz")
         yield AgentProcess(f"http://127.0.0.1:{port}", record)
+
+
+SDK_AGENT = SdkAgent("bench-sdk", "sync", "sync_plain")
+
+
+@contextmanager
+def running_sdk_agent(directory: Path, stack: Stack, python: Path) -> Generator[str]:
+    """Start an agent that is made with the agents' SDK; where it listens, once it has registered itself."""
+    port = free_port()
+    # Without a line in a log for each request.
+    arguments = [*acp_arguments(SDK_AGENT, port), "--log-level", "warning"]
+    variables = acp_variables(SDK_AGENT, port, stack.api)
+    with sdk_process(python, arguments, variables, directory / "sdk.log") as process:
+        process.wait_until_ready(f"http://127.0.0.1:{port}/healthz", START_SECONDS)
+        yield f"http://127.0.0.1:{port}"
+        # The SDK takes more than 10 s to say goodbye.
+        process.kill()

@@ -43,6 +43,34 @@ SDK_AGENTS = (
 )
 
 
+def acp_variables(agent: SdkAgent, port: int, base_url: str) -> dict[str, str]:
+    """What an operator gives an agent: its own address and name, and where the server is."""
+    return {
+        "AGENT_NAME": agent.name,
+        "AGENT_DESCRIPTION": f"{agent.name} of the contract tests",
+        "ACP_URL": "http://127.0.0.1",
+        "ACP_PORT": str(port),
+        "ACP_TYPE": agent.acp_type,
+        "AGENTEX_BASE_URL": base_url,
+    }
+
+
+def acp_arguments(agent: SdkAgent, port: int) -> list[str]:
+    """Its server, behind the name of the interpreter."""
+    # -P: the project's own agentex stands in the folder that this process works in.
+    server = ["-P", "-m", "uvicorn", f"{agent.module}:acp", "--app-dir", str(AGENTS)]
+    return [*server, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def sdk_process(python: Path, arguments: list[str], variables: dict[str, str], log: Path) -> ManagedProcess:
+    """A program in the SDK's environment, not started yet."""
+    inherited = environment()
+    hidden = {name: None for name in os.environ if name not in inherited}
+    return ManagedProcess(
+        [str(python), *arguments], environment={**hidden, **inherited, **variables}, log=log
+    )
+
+
 class ContractStack(Stack):
     """API, worker and agents; nothing in it is hurt."""
 
@@ -56,15 +84,7 @@ class ContractStack(Stack):
 
     async def _start_sdk_agent(self, agent: SdkAgent, python: Path, redis_url: str | None) -> None:
         port, health_port = free_port(), free_port()
-        # What an operator gives an agent: its own address and name, and where the server is.
-        variables = {
-            "AGENT_NAME": agent.name,
-            "AGENT_DESCRIPTION": f"{agent.name} of the contract tests",
-            "ACP_URL": "http://127.0.0.1",
-            "ACP_PORT": str(port),
-            "ACP_TYPE": agent.acp_type,
-            "AGENTEX_BASE_URL": self.url,
-        }
+        variables = acp_variables(agent, port, self.url)
         if redis_url is not None:
             variables["REDIS_URL"] = redis_url
         if agent.worker is not None:
@@ -74,9 +94,7 @@ class ContractStack(Stack):
                 "WORKFLOW_TASK_QUEUE": f"{self.prefix}-{agent.name}",
                 "HEALTH_CHECK_PORT": str(health_port),
             }
-        # -P: the project's own agentex stands in the folder that this process works in.
-        server = ["-P", "-m", "uvicorn", f"{agent.module}:acp", "--app-dir", str(AGENTS)]
-        server += ["--host", "127.0.0.1", "--port", str(port)]
+        server = acp_arguments(agent, port)
         waits = [self._serve(python, server, variables, f"http://127.0.0.1:{port}/healthz")]
         if agent.worker is not None:
             program = [str(AGENTS / agent.worker)]
@@ -84,12 +102,8 @@ class ContractStack(Stack):
         await asyncio.gather(*waits)
 
     async def _serve(self, python: Path, arguments: list[str], variables: dict[str, str], url: str) -> None:
-        inherited = environment()
-        hidden = {name: None for name in os.environ if name not in inherited}
         log = self.directory / f"sdk-{len(self.sdk_processes)}.log"
-        process = ManagedProcess(
-            [str(python), *arguments], environment={**hidden, **inherited, **variables}, log=log
-        )
+        process = sdk_process(python, arguments, variables, log)
         self.sdk_processes.append(process)
         process.start()
         await asyncio.to_thread(process.wait_until_ready, url, START_SECONDS)
