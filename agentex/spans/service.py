@@ -17,6 +17,7 @@ from agentex.auth.tasks import require_owned, require_task, task_owner
 from agentex.database import rows
 from agentex.errors import AlreadyExists, NotFound
 from agentex.ids import new_id
+from agentex.pagination import not_of_deleted_task
 from agentex.resources import Resources
 from agentex.spans.models import Span, SpanCreate, SpanJson, SpanRead, SpanUpdate
 
@@ -161,6 +162,7 @@ async def list_page(
 ) -> list[Span]:
     """Spans of a task, a trace or the account by their start; pages count from 1."""
     statement = select(Span).where(col(Span.account_id) == principal.account_id)
+    statement = statement.where(not_of_deleted_task(col(Span.task_id)))
     if wanted.task_id is None:
         await require_owned(session, resources.authz, principal, Operation.READ, (None, None))
     else:
@@ -182,7 +184,7 @@ async def _require(
         """
         SELECT s.task_id, coalesce(t.owner, s.owner) AS owner
         FROM spans s LEFT JOIN tasks t ON t.id = s.task_id
-        WHERE s.id = :id AND s.account_id = :account_id
+        WHERE s.id = :id AND s.account_id = :account_id AND t.status IS DISTINCT FROM 'DELETED'
         """,
         id=span_id,
         account_id=principal.account_id,

@@ -21,7 +21,7 @@ from agentex.database import JsonObject, rows
 from agentex.errors import AgentexError, AlreadyExists, NotFound, PayloadTooLarge
 from agentex.idempotency import REPEAT_WINDOW_SECONDS, Repeat, find_entry, remember
 from agentex.ids import new_id, parse_id
-from agentex.pagination import OrderDirection
+from agentex.pagination import OrderDirection, not_of_deleted_task
 from agentex.resources import Resources
 from agentex.states.models import State, StateCreate, StateRead, StateUpdate
 
@@ -120,6 +120,7 @@ async def list_page(
     else:
         await require_task(session, resources.authz, principal, Operation.READ, wanted.task_id)
     statement = select(State).where(col(State.account_id) == principal.account_id)
+    statement = statement.where(not_of_deleted_task(col(State.task_id)))
     if wanted.task_id is not None:
         statement = statement.where(col(State.task_id) == wanted.task_id)
     if wanted.agent_id is not None:
