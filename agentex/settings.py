@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     # What merge_params may add up to in one task, as text: four whole bodies.
     max_task_params_bytes: PositiveInt = 4_194_304
     # What is put back of an exported task in one request, which keeps the process from all else for a second.
-    # A longer one is put back in pieces.
+    # A longer one is put back in pieces, the largest of which is a single entry (max_restore_bytes).
     max_snapshot_bytes: PositiveInt = 4_194_304
     # A checkpoint carries the values of its channels: a long conversation with files is some MiB, and base64
     # adds a third.
@@ -346,6 +346,15 @@ class Settings(BaseSettings):
         """The URL with SQLAlchemy's asyncpg driver in it, whatever driver it was given with."""
         _, _, rest = self.database_url.partition("://")
         return f"postgresql+asyncpg://{rest}"
+
+    @property
+    def max_restore_bytes(self) -> int:
+        """What one request may put back of an exported task: at least the largest single entry.
+
+        An entry came in as a body, bytes in base64; it goes out with bytes in hexadecimal, which is half as
+        much again, and with a blank behind each comma.
+        """
+        return max(self.max_snapshot_bytes, 2 * max(self.max_body_bytes, self.max_checkpoint_bytes) + 65_536)
 
     def task_queue(self, queue: WorkerQueue) -> str:
         """The Temporal task queue of one kind of work, e.g. agentex-ticks."""
