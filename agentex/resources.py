@@ -71,7 +71,7 @@ class RegisteredProcess:
 class Hooks:
     """How a lower slice reaches a higher one inside its transaction; filled by app.py and worker.py."""
 
-    # tasks → runs: a closed task ends its run.
+    # tasks → messages, runs: a closed task ends what is being written in it, and its run.
     task_closed: list[Callable[[AsyncSession, ClosedTask], Awaitable[None]]] = field(default_factory=list)
     # what an agent writes → runs: a task that speaks proves that its input arrived.
     task_alive: list[Callable[[AsyncSession, UUID], Awaitable[None]]] = field(default_factory=list)

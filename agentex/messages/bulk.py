@@ -12,6 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.database import JsonObject, rows
 from agentex.messages.models import MessageRead, StreamingStatus
+from agentex.resources import ClosedTask
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,26 @@ async def write_messages(session: AsyncSession, messages: Sequence[NewMessage]) 
     )
     by_id = {row["id"]: read_row(row) for row in written}
     return [by_id[message.id] for message in messages if message.id in by_id]
+
+
+async def end_open_messages(session: AsyncSession, closed: ClosedTask) -> None:
+    """The tasks' hook: what was being written in a task that is closed is done as it stands.
+
+    But not what a message/send still writes (rpc/sends.py): that ends by itself, or with its claim.
+    """
+    await rows(
+        session,
+        """
+        UPDATE messages SET streaming_status = 'DONE', updated_at = clock_timestamp()
+        WHERE id IN (
+            SELECT m.id FROM messages m
+            WHERE m.task_id = :task_id AND m.streaming_status = 'IN_PROGRESS' AND NOT EXISTS (
+                SELECT 1 FROM message_sends s
+                WHERE s.task_id = :task_id AND s.ended_at IS NULL AND m.id = ANY(s.message_ids))
+            ORDER BY m.id FOR NO KEY UPDATE)
+        """,
+        task_id=closed.task_id,
+    )
 
 
 def read_row(row: RowMapping) -> MessageRead:
