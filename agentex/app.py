@@ -213,7 +213,7 @@ def _add_routers(app: FastAPI, settings: Settings) -> None:
     for router in (*routers, events_router, states_router, runs_router):
         app.include_router(router)
     app.include_router(snapshots_router)
-    app.include_router(restore_router, max_body_size=settings.max_snapshot_bytes)
+    app.include_router(restore_router, max_body_size=settings.max_restore_bytes)
     for router in (spans_router, trackers_router, checkpoints_router):
         app.include_router(router)
     app.include_router(put_router, max_body_size=settings.max_checkpoint_bytes)

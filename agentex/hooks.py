@@ -6,6 +6,7 @@ from agentex.agent_api_keys.service import remove_of_agent
 from agentex.api_keys.members import disable_agent
 from agentex.deployments.history import note_registration
 from agentex.deployments.service import take_in
+from agentex.messages.bulk import end_open_messages
 from agentex.resources import Resources
 from agentex.rpc.sends import tell_open_sends
 from agentex.runs.finish import PROVE_ALIVE_SQL, end_for_task, prove_alive
@@ -19,7 +20,8 @@ from agentex.streams.hub import Hub
 def fill_hooks(resources: Resources) -> None:
     """Connect the slices; called once by app.py and worker.py."""
     hooks = resources.hooks
-    hooks.task_closed = [end_for_task]
+    # Messages first: who writes one locks it, and then the run whose task it proves alive.
+    hooks.task_closed = [end_open_messages, end_for_task]
     hooks.task_given_up = [tell_open_sends]
     hooks.task_alive = [prove_alive]
     hooks.task_alive_sql = PROVE_ALIVE_SQL

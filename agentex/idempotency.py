@@ -4,6 +4,9 @@ An unmodified client repeats a POST silently with `x-stainless-retry-count: n` a
 makes something leaves an entry, in the transaction that makes it; a repeat takes the newest entry of the
 same request with a lower count, not older than ten minutes, answers with its result, and leaves it with
 its own count: consumed for other requests, found again by this one's next repeat.
+
+Messages and states are too many for that: a first request without a key leaves none, and a repeat of it knows
+what was made by its content (messages/repeats.py, states/service.py).
 """
 
 from __future__ import annotations
@@ -163,7 +166,7 @@ def entry_json(entry_id: UUID, repeat: Repeat, answer: JsonObject) -> JsonObject
     """What ENTRY_COLUMNS names, for LOCK_SQL and REMEMBER_SQL."""
     return {
         "entry_id": entry_id,
-        "entry_lock": _lock_number(repeat),
+        "entry_lock": lock_number(repeat),
         "entry_fingerprint": repeat.fingerprint,
         "entry_body_hash": repeat.body_hash,
         "entry_retry_count": repeat.retry_count,
@@ -201,9 +204,10 @@ async def forget_old(session: AsyncSession) -> None:
     )
 
 
-async def _lock(session: AsyncSession, repeat: Repeat) -> None:
-    await rows(session, "SELECT pg_advisory_xact_lock(:entry_lock)", entry_lock=_lock_number(repeat))
-
-
-def _lock_number(repeat: Repeat) -> int:
+def lock_number(repeat: Repeat) -> int:
+    """The advisory lock of a request, which whoever looks for it or carries it out takes first."""
     return int.from_bytes(bytes.fromhex(repeat.fingerprint)[:8], signed=True)
+
+
+async def _lock(session: AsyncSession, repeat: Repeat) -> None:
+    await rows(session, "SELECT pg_advisory_xact_lock(:entry_lock)", entry_lock=lock_number(repeat))

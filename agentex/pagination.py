@@ -1,4 +1,4 @@
-"""Keyset cursors: opaque to callers, the last row's sort key to us."""
+"""What lists share: keyset cursors, opaque to callers and to us the last row's sort key; what is in none."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, tuple_
+from sqlalchemy import ColumnElement, column, select, table, tuple_
 from sqlalchemy.orm import Mapped
 
 from agentex.errors import InvalidInput
+
+# The slice of that name, which is above, has the model.
+_TASKS = table("tasks", column("id"), column("status"))
 
 
 class OrderDirection(StrEnum):
@@ -20,6 +23,16 @@ class OrderDirection(StrEnum):
 
     ASC = "asc"
     DESC = "desc"
+
+
+def not_of_deleted_task(task_id: Mapped[UUID] | Mapped[UUID | None]) -> ColumnElement[bool]:
+    """What hangs on no task, or on one that is not deleted.
+
+    A value that is looked up for each row, by the task's key: a join or EXISTS may be turned into one over
+    all tasks, and the list's index would not end at its limit.
+    """
+    status = select(_TASKS.c.status).where(_TASKS.c.id == task_id).scalar_subquery()
+    return status.is_distinct_from("DELETED")
 
 
 def after_cursor(cursor: str, instant: Mapped[datetime], id_: Mapped[UUID]) -> ColumnElement[bool]:

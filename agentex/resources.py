@@ -79,7 +79,7 @@ class GoneCreator:
 class Hooks:
     """How a lower slice reaches a higher one inside its transaction; filled by app.py and worker.py."""
 
-    # tasks → runs: a closed task ends its run.
+    # tasks → messages, runs: a closed task ends what is being written in it, and its run.
     task_closed: list[Callable[[AsyncSession, ClosedTask], Awaitable[None]]] = field(default_factory=list)
     # tasks → rpc: nobody waits any more for what a task is at, whatever its agent has to say.
     task_given_up: list[Callable[[AsyncSession, UUID], Awaitable[None]]] = field(default_factory=list)

@@ -151,7 +151,7 @@ class Settings(AuthSettings, EdgeSettings):
     # What merge_params may add up to in one task, as text: four whole bodies.
     max_task_params_bytes: PositiveInt = 4_194_304
     # What is put back of an exported task in one request, which keeps the process from all else for a second.
-    # A longer one is put back in pieces.
+    # A longer one is put back in pieces, the largest of which is a single entry (max_restore_bytes).
     max_snapshot_bytes: PositiveInt = 4_194_304
     # A checkpoint carries the values of its channels: a long conversation with files is some MiB, and base64
     # adds a third.
@@ -454,6 +454,15 @@ class Settings(AuthSettings, EdgeSettings):
     def database_connect_arguments(self) -> dict[str, str]:
         """What asyncpg.connect takes beside the URL."""
         return database_tls.connect_arguments(database_tls.split(self.database_url)[1])
+
+    @property
+    def max_restore_bytes(self) -> int:
+        """What one request may put back of an exported task: at least the largest single entry.
+
+        An entry came in as a body, bytes in base64; it goes out with bytes in hexadecimal, which is half as
+        much again, and with a blank behind each comma.
+        """
+        return max(self.max_snapshot_bytes, 2 * max(self.max_body_bytes, self.max_checkpoint_bytes) + 65_536)
 
     def task_queue(self, queue: WorkerQueue) -> str:
         """The Temporal task queue of one kind of work, e.g. agentex-ticks."""

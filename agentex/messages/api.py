@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from agentex.deps import Caller, Limit, PageNumber, ReadSession, ResourcesDep
+from agentex.deps import Caller, Limit, PageNumber, ReadSession, RepeatDep, ResourcesDep
 from agentex.errors import InvalidInput
 from agentex.messages import service
 from agentex.messages.filters import MAX_FILTERS, parse_filters
@@ -73,18 +73,20 @@ def _canonical(key: str) -> str:
 
 
 @router.post("")
-async def create_message(body: MessageCreate, resources: ResourcesDep, caller: Caller) -> MessageRead:
+async def create_message(
+    body: MessageCreate, resources: ResourcesDep, caller: Caller, repeat: RepeatDep
+) -> MessageRead:
     """Add a message to a task."""
-    return await service.add(resources, caller, body)
+    return await service.add(resources, caller, body, repeat)
 
 
 @router.post("/batch")
 async def create_messages(
-    body: MessageBatchCreate, resources: ResourcesDep, caller: Caller, request: Request
+    body: MessageBatchCreate, resources: ResourcesDep, caller: Caller, repeat: RepeatDep, request: Request
 ) -> list[MessageRead]:
     """Add messages to a task in their order, all of them or none."""
     note_of(request).concerns(Audited.TASK, body.task_id)
-    return await service.add_batch(resources, caller, body)
+    return await service.add_batch(resources, caller, body, repeat)
 
 
 @router.put("/batch", dependencies=[Depends(_refuse_repeated_ids)])

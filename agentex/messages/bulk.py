@@ -12,6 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from agentex.database import JsonObject, rows
 from agentex.messages.models import MessageRead, StreamingStatus
+from agentex.resources import ClosedTask
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,26 @@ async def write_messages(session: AsyncSession, messages: Sequence[NewMessage]) 
     return [by_id[message.id] for message in messages if message.id in by_id]
 
 
+async def end_open_messages(session: AsyncSession, closed: ClosedTask) -> None:
+    """The tasks' hook: what was being written in a task that is closed is done as it stands.
+
+    But not what a message/send still writes (rpc/sends.py): that ends by itself, or with its claim.
+    """
+    await rows(
+        session,
+        """
+        UPDATE messages SET streaming_status = 'DONE', updated_at = clock_timestamp()
+        WHERE id IN (
+            SELECT m.id FROM messages m
+            WHERE m.task_id = :task_id AND m.streaming_status = 'IN_PROGRESS' AND NOT EXISTS (
+                SELECT 1 FROM message_sends s
+                WHERE s.task_id = :task_id AND s.ended_at IS NULL AND m.id = ANY(s.message_ids))
+            ORDER BY m.id FOR NO KEY UPDATE)
+        """,
+        task_id=closed.task_id,
+    )
+
+
 def read_row(row: RowMapping) -> MessageRead:
     """A message from a textual statement, whose content is text."""
     return MessageRead.model_validate({**row, "content": json.loads(row["content"])})
@@ -87,21 +108,24 @@ def _as_json(messages: Sequence[NewMessage]) -> str:
     )
 
 
-# A client's batch, made or not as a whole: `contents` are JSON texts in the order of `ids`, each a
-# millisecond behind the one before. KEY SHARE keeps the task from being forgotten meanwhile.
-CREATE_BATCH_SQL = """
-    INSERT INTO messages (id, account_id, task_id, content, created_at, updated_at)
-    SELECT c.id, t.account_id, t.id, c.content,
+# A client's messages, made or not as a whole: `contents` are JSON texts in the order of `ids`, each a
+# millisecond behind the one before. The lock of idempotency.find_entry comes first, so that a repeat waits
+# for its original; then KEY SHARE, as the foreign key would take it, but before the write: a task that is
+# being forgotten is then not found, rather than a violation.
+CREATE_SQL = """
+    WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock(:entry_lock))
+    INSERT INTO messages (id, account_id, task_id, content, streaming_status, created_at, updated_at)
+    SELECT c.id, t.account_id, t.id, c.content, :streaming_status,
         coalesce(CAST(:created_at AS timestamptz), now()) + make_interval(secs => (c.place - 1) / 1000.0),
         now()
     FROM (SELECT id, account_id FROM tasks WHERE id = :task_id AND account_id = :account_id
-            FOR KEY SHARE) t,
+            AND (SELECT count(*) FROM held) = 1 FOR KEY SHARE) t,
         ROWS FROM (unnest(CAST(:ids AS uuid[])), unnest(CAST(:contents AS jsonb[])))
             WITH ORDINALITY AS c (id, content, place)
     RETURNING id, task_id, streaming_status, created_at, updated_at
 """
-# The same for changes: nothing is written unless each of them is a message of the task. The rows are locked
-# in the order of their ids, so that two batches cannot wait for each other.
+# The same for changes, of which a repeat is none: nothing is written unless each of them is a message of the
+# task. The rows are locked in the order of their ids, so that two batches cannot wait for each other.
 UPDATE_BATCH_SQL = """
     WITH given AS (
         SELECT * FROM ROWS FROM (unnest(CAST(:ids AS uuid[])), unnest(CAST(:contents AS jsonb[])))

@@ -23,8 +23,9 @@ from agentex.auth.principal import Principal
 from agentex.auth.tasks import require_task, task_not_found, task_ref
 from agentex.database import rows
 from agentex.errors import NotFound
+from agentex.idempotency import Repeat, lock_number
 from agentex.ids import new_id, parse_id
-from agentex.messages.bulk import CREATE_BATCH_SQL, UPDATE_BATCH_SQL, read_row
+from agentex.messages.bulk import CREATE_SQL, UPDATE_BATCH_SQL, read_row
 from agentex.messages.filters import MessageFilter, conditions
 from agentex.messages.models import (
     Message,
@@ -37,6 +38,7 @@ from agentex.messages.models import (
     MessageUpdate,
     PageDirection,
 )
+from agentex.messages.repeats import Wanted, find_made, note
 from agentex.pagination import OrderDirection, after_cursor, before_cursor, encode_cursor
 from agentex.resources import Resources
 
@@ -62,23 +64,10 @@ class PageOptions:
     filters: Sequence[MessageFilter] = ()
 
 
-async def add(resources: Resources, principal: Principal, body: MessageCreate) -> MessageRead:
-    """Add a message to a task of the caller's account."""
-    async with resources.db.single() as session:
-        await require_task(session, resources.authz, principal, Operation.UPDATE, body.task_id)
-        made = await rows(
-            session,
-            _spoken(resources, [body.content], _INSERT_SQL),
-            id=new_id(),
-            content=body.content.model_dump_json(),
-            streaming_status=body.streaming_status,
-            created_at=body.created_at,
-            task_id=body.task_id,
-            account_id=principal.account_id,
-        )
-    if not made:
-        raise task_not_found(body.task_id)
-    return _read(made[0], body.content)
+async def add(resources: Resources, principal: Principal, body: MessageCreate, repeat: Repeat) -> MessageRead:
+    """Add a message to a task of the caller's account; a repeat is answered with the one there is."""
+    wanted = Wanted(body.task_id, [body.content], body.created_at, body.streaming_status)
+    return (await _add(resources, principal, wanted, repeat))[0]
 
 
 async def change(
@@ -102,24 +91,46 @@ async def change(
 
 
 async def add_batch(
-    resources: Resources, principal: Principal, body: MessageBatchCreate
+    resources: Resources, principal: Principal, body: MessageBatchCreate, repeat: Repeat
 ) -> list[MessageRead]:
-    """Add messages to a task, all of them or none, in their order."""
-    ids = [new_id() for _ in body.contents]
+    """Add messages to a task, all of them or none, in their order; a repeat as of one message."""
+    return await _add(resources, principal, Wanted(body.task_id, body.contents, body.created_at), repeat)
+
+
+async def _add(
+    resources: Resources, principal: Principal, wanted: Wanted, repeat: Repeat
+) -> list[MessageRead]:
+    """One statement, but for what is rare: a repeat, and what has a key of its own."""
     async with resources.db.single() as session:
-        await require_task(session, resources.authz, principal, Operation.UPDATE, body.task_id)
-        made = await rows(
-            session,
-            _spoken(resources, body.contents, CREATE_BATCH_SQL),
-            ids=ids,
-            contents=[content.model_dump_json() for content in body.contents],
-            created_at=body.created_at,
-            task_id=body.task_id,
-            account_id=principal.account_id,
-        )
+        await require_task(session, resources.authz, principal, Operation.UPDATE, wanted.task_id)
+        if not repeat.may_be_one or not wanted.contents:
+            return await _insert(session, resources, principal, wanted, repeat)
+    async with resources.db.begin() as session:
+        made = await find_made(session, principal, repeat, wanted)
+        if made is None:
+            made = await _insert(session, resources, principal, wanted, repeat)
+            await note(session, repeat, [message.id for message in made])
+    return made
+
+
+async def _insert(
+    session: AsyncSession, resources: Resources, principal: Principal, wanted: Wanted, repeat: Repeat
+) -> list[MessageRead]:
+    ids = [new_id() for _ in wanted.contents]
+    made = await rows(
+        session,
+        _spoken(resources, wanted.contents, CREATE_SQL),
+        entry_lock=lock_number(repeat),
+        ids=ids,
+        contents=wanted.texts,
+        streaming_status=wanted.streaming_status,
+        created_at=wanted.created_at,
+        task_id=wanted.task_id,
+        account_id=principal.account_id,
+    )
     if ids and not made:
-        raise task_not_found(body.task_id)
-    return _in_order(made, dict(zip(ids, body.contents, strict=True)))
+        raise task_not_found(wanted.task_id)
+    return _in_order(made, dict(zip(ids, wanted.contents, strict=True)))
 
 
 async def change_batch(
@@ -195,16 +206,6 @@ async def list_by_cursor(
     )
 
 
-# KEY SHARE as the foreign key would take it, but before the write: a task that is being forgotten is then not
-# found, rather than a violation.
-_INSERT_SQL = """
-    INSERT INTO messages (id, account_id, task_id, content, streaming_status, created_at, updated_at)
-    SELECT :id, t.account_id, t.id, CAST(:content AS jsonb), :streaming_status,
-        coalesce(CAST(:created_at AS timestamptz), now()), now()
-    FROM (SELECT id, account_id FROM tasks WHERE id = :task_id AND account_id = :account_id
-        FOR KEY SHARE) t
-    RETURNING id, task_id, streaming_status, created_at, updated_at
-"""
 _UPDATE_SQL = """
     UPDATE messages SET content = CAST(:content AS jsonb),
         streaming_status = coalesce(:streaming_status, streaming_status), updated_at = now()

@@ -218,7 +218,7 @@ async def _require_there(
         SELECT count(*) AS n FROM {part.table} t JOIN {_recordset(part)} e USING ({", ".join(part.key)})
         WHERE t.task_id = :task_id AND t.account_id = :account_id
         """,
-        entries=json.dumps(entries),
+        entries=json.dumps([{column: entry[column] for column in part.key} for entry in entries]),
         task_id=task.id,
         account_id=task.account_id,
     )

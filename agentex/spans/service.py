@@ -18,6 +18,7 @@ from agentex.auth.tasks import require_owned, require_task, task_owner
 from agentex.database import rows
 from agentex.errors import AlreadyExists, NotFound
 from agentex.ids import new_id
+from agentex.pagination import not_of_deleted_task
 from agentex.resources import Resources
 from agentex.spans.models import Span, SpanCreate, SpanJson, SpanRead, SpanUpdate
 
@@ -162,6 +163,7 @@ async def list_page(
 ) -> list[Span]:
     """Spans of a task, a trace or the account by their start; pages count from 1."""
     statement = select(Span).where(col(Span.account_id) == principal.account_id)
+    statement = statement.where(not_of_deleted_task(col(Span.task_id)))
     if wanted.task_id is None:
         seen = await resources.authz.visible(session, principal, ResourceType.TASK)
         statement = statement.where(seen_through_tasks(seen, "spans.task_id", owner="spans.owner"))
@@ -184,7 +186,7 @@ async def _require(
         """
         SELECT s.task_id, coalesce(t.owner, s.owner) AS owner
         FROM spans s LEFT JOIN tasks t ON t.id = s.task_id
-        WHERE s.id = :id AND s.account_id = :account_id
+        WHERE s.id = :id AND s.account_id = :account_id AND t.status IS DISTINCT FROM 'DELETED'
         """,
         id=span_id,
         account_id=principal.account_id,

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from agentex.deps import Caller, Limit, PageNumber, ReadSession, ResourcesDep
+from agentex.deps import Caller, Limit, PageNumber, ReadSession, RepeatDep, ResourcesDep
 from agentex.pagination import OrderDirection
 from agentex.states import service
 from agentex.states.models import StateCreate, StateOrder, StateRead, StateUpdate
@@ -16,9 +16,11 @@ router = APIRouter(prefix="/states", tags=["states"])
 
 
 @router.post("")
-async def create_state(body: StateCreate, resources: ResourcesDep, caller: Caller) -> StateRead:
+async def create_state(
+    body: StateCreate, resources: ResourcesDep, caller: Caller, repeat: RepeatDep
+) -> StateRead:
     """Make an agent's state in a task; there is one of each agent in each task."""
-    return await service.create(resources, caller, body)
+    return await service.create(resources, caller, body, repeat)
 
 
 @router.get("")

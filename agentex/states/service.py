@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy import RowMapping
@@ -19,8 +20,9 @@ from agentex.auth.principal import Principal
 from agentex.auth.tasks import require_task, task_not_found, task_ref
 from agentex.database import JsonObject, rows
 from agentex.errors import AgentexError, AlreadyExists, NotFound, PayloadTooLarge
+from agentex.idempotency import REPEAT_WINDOW_SECONDS, Repeat, find_entry, remember
 from agentex.ids import new_id, parse_id
-from agentex.pagination import OrderDirection
+from agentex.pagination import OrderDirection, not_of_deleted_task
 from agentex.resources import Resources
 from agentex.states.models import State, StateCreate, StateRead, StateUpdate
 
@@ -42,23 +44,64 @@ class ListOptions:
     direction: OrderDirection = OrderDirection.DESC
 
 
-async def create(resources: Resources, principal: Principal, body: StateCreate) -> StateRead:
-    """The agent's state in this task; raises AlreadyExists when there is one."""
+async def create(resources: Resources, principal: Principal, body: StateCreate, repeat: Repeat) -> StateRead:
+    """The agent's state in this task; raises AlreadyExists for one that this request has not made."""
     text = _state_text(resources, body.state)
     async with resources.db.single() as session:
         await require_task(session, resources.authz, principal, Operation.UPDATE, body.task_id)
-        made = await rows(
-            session,
-            resources.hooks.sign_of_life(_INSERT_SQL),
-            id=new_id(),
-            state=text,
-            task_id=body.task_id,
-            agent_id=body.agent_id,
-            account_id=principal.account_id,
-        )
-        if not made:
+        if repeat.key is None:
+            made = await _insert(session, resources, principal, body, text)
+            if made is None and repeat.may_be_one:
+                made = await _made_before(session, principal, body, text)
+            if made is None:
+                raise await _not_made(session, principal, body)
+            return made
+    async with resources.db.begin() as session:
+        entry = await find_entry(session, repeat)
+        if entry is not None:
+            found = await _find(session, principal, _GET_SQL, cast("str", entry.answer["state"]))
+            return _read(found, json.loads(found["state"]))
+        made = await _insert(session, resources, principal, body, text)
+        if made is None:
             raise await _not_made(session, principal, body)
-    return _read(made[0], body.state)
+        await remember(session, repeat, {"state": str(made.id)})
+    return made
+
+
+async def _insert(
+    session: AsyncSession, resources: Resources, principal: Principal, body: StateCreate, text: str
+) -> StateRead | None:
+    made = await rows(
+        session,
+        resources.hooks.sign_of_life(_INSERT_SQL),
+        id=new_id(),
+        state=text,
+        task_id=body.task_id,
+        agent_id=body.agent_id,
+        account_id=principal.account_id,
+    )
+    return _read(made[0], body.state) if made else None
+
+
+async def _made_before(
+    session: AsyncSession, principal: Principal, body: StateCreate, text: str
+) -> StateRead | None:
+    """The state, if the original of a silent repeat may have made it: it is the same, and as young."""
+    found = await rows(
+        session,
+        """
+        SELECT id, task_id, agent_id, created_at, updated_at FROM states
+        WHERE task_id = :task_id AND agent_id = :agent_id AND account_id = :account_id
+            AND state = CAST(:state AS jsonb)
+            AND created_at > clock_timestamp() - make_interval(secs => :window)
+        """,
+        task_id=body.task_id,
+        agent_id=body.agent_id,
+        account_id=principal.account_id,
+        state=text,
+        window=REPEAT_WINDOW_SECONDS,
+    )
+    return _read(found[0], body.state) if found else None
 
 
 async def get(session: AsyncSession, resources: Resources, principal: Principal, state_id: str) -> StateRead:
@@ -73,6 +116,7 @@ async def list_page(
 ) -> list[State]:
     """States of the account; of one task, for those who may read that."""
     statement = select(State).where(col(State.account_id) == principal.account_id)
+    statement = statement.where(not_of_deleted_task(col(State.task_id)))
     if wanted.task_id is None:
         seen = await resources.authz.visible(session, principal, ResourceType.TASK)
         statement = statement.where(seen_through_tasks(seen, "states.task_id"))

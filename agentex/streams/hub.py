@@ -107,7 +107,8 @@ class Hub:
                 f"this process has {len(self.readers)} streams open and takes no more "
                 "(AGENTEX_STREAMS_PER_PROCESS); connect again later"
             )
-        if not self._tasks:
+        # Those that a fault is ending still close their connections.
+        if all(task.cancelling() for task in self._tasks):
             self._start()
         reader = Reader(self._settings.stream_buffer_bytes, admission)
         self.readers.add(reader)
@@ -118,7 +119,7 @@ class Hub:
         """Let a reader in that has got all up to the cursor, or (None) that begins now.
 
         Returns None where it has to read on by itself first: the task has ended, or there is much to read.
-        Raises DatabaseUnavailable when Postgres does not answer in time.
+        Raises Unavailable when Postgres does not answer in time, and when a fault of ours ends all streams.
         """
         feed = self.feeds.get(task_id)
         if cursor is None and feed is not None:
@@ -189,6 +190,9 @@ class Hub:
             "streams ended in an error nobody foresaw", exc_info=error, extra={"action": "streams.failed"}
         )
         self.end_all(Reason.FAULT)
+        for join in self._joins:
+            if not join.joined.done():
+                join.joined.set_exception(Unavailable("streams of this process had a fault; connect again"))
         for other in self._tasks:
             other.cancel()
 

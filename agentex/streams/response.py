@@ -15,6 +15,7 @@ from agentex.streams.service import TaskStream
 
 # Of what is in flight to a client that reads no more; then its connection is given up.
 LAST_WORDS_SECONDS = 30.0
+NOT_KEPT = {"cache-control": "no-store"}
 
 
 class EventStreamResponse(Response):
@@ -23,7 +24,7 @@ class EventStreamResponse(Response):
     media_type = "text/event-stream"
 
     def __init__(self, stream: TaskStream) -> None:
-        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        super().__init__(headers={**NOT_KEPT, "x-accel-buffering": "no"})
         # Its end is the stream's.
         del self.headers["content-length"]
         self._stream = stream

@@ -8,7 +8,7 @@ from typing import cast
 from uuid import UUID
 
 from agentex.database import DATABASE_ERRORS, is_unavailable
-from agentex.errors import DatabaseUnavailable
+from agentex.errors import Unavailable
 from agentex.messages.models import StreamingStatus
 from agentex.resources import Resources
 from agentex.streams import frames
@@ -23,7 +23,7 @@ from agentex.tasks.models import OPEN_STATUSES, Task
 
 # A page goes out before the next is read, as fast as the client takes it.
 PAGE = 200
-AWAY = "the database does not answer; connect again with the last event's id in the Last-Event-ID header"
+AWAY = "the stream cannot go on just now; connect again with the last event's id in the Last-Event-ID header"
 
 
 def hub_of(resources: Resources) -> Hub:
@@ -33,10 +33,11 @@ def hub_of(resources: Resources) -> Hub:
 
 async def open_stream(
     resources: Resources, admission: Admission, task: Task, last_event_id: str | None
-) -> TaskStream:
+) -> TaskStream | None:
     """A stream that has begun: whatever is written from here on comes.
 
-    Raises InvalidInput for an id that no stream gave, Unavailable with too many streams.
+    None for a client that has got all of a task that has ended. Raises InvalidInput for an id that no stream
+    gave, Unavailable with too many streams.
     """
     cursor = Cursor.parse(last_event_id) if last_event_id else None
     stream = TaskStream(resources, admission, task.id)
@@ -45,6 +46,10 @@ async def open_stream(
     except BaseException:
         stream.close()
         raise
+    if cursor is not None and stream.has_told_all:
+        stream.reader.end(Reason.TASK_ENDED)
+        stream.close()
+        return None
     return stream
 
 
@@ -72,6 +77,15 @@ class TaskStream:
         self.reader.skip_pieces(self._cursor.redis)
         self._behind = await self._page()
         check_known(self._cursor, self._behind.now)
+
+    @property
+    def has_told_all(self) -> bool:
+        """Whether its client has got everything, and its task has ended."""
+        page = self._behind
+        if page is None or page.found[0].status is None:
+            return False
+        has_news = page.found[0].messages or page.task_of(page.found[0], self._cursor)
+        return not has_news and self._has_ended(page)
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -113,7 +127,7 @@ class TaskStream:
             if not is_unavailable(error):
                 raise
             yield self._away()
-        except DatabaseUnavailable:
+        except Unavailable:
             yield self._away()
 
     async def _catch_up_to(self, joined: Joined | None) -> AsyncGenerator[Frame]:
@@ -147,9 +161,12 @@ class TaskStream:
 
     def _is_end(self, page: Scan) -> bool:
         """Whether all of a task that has ended has come."""
-        if page.is_now(self._cursor) and page.found[0].status not in OPEN_STATUSES:
+        if self._has_ended(page):
             self.reader.end(Reason.TASK_ENDED)
         return self.reader.ended is not None
+
+    def _has_ended(self, page: Scan) -> bool:
+        return page.is_now(self._cursor) and page.found[0].status not in OPEN_STATUSES
 
     def _behind_page(self, page: Scan) -> Cursor:
         behind = page.behind(self._cursor)

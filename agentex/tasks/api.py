@@ -70,7 +70,10 @@ async def get_task_by_name(
     caller: Caller,
     relationships: Relationships = None,
 ) -> TaskReadWithAgents:
-    """One task by name, with its agent, whether relationships asks for it or not."""
+    """One task by name, with its agent, whether relationships asks for it or not.
+
+    A name that ends in /stream is taken for the stream of the task of the shorter name: read that by id.
+    """
     wants_agents(relationships)
     task = await service.get_by_name(session, resources.authz, caller, name)
     return await service.with_agents(session, task)

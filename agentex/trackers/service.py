@@ -16,6 +16,7 @@ from agentex.auth.tasks import require_task
 from agentex.database import rows
 from agentex.errors import BadRequest, NotFound
 from agentex.ids import parse_id
+from agentex.pagination import not_of_deleted_task
 from agentex.resources import Resources
 from agentex.trackers.models import Tracker, TrackerRead, TrackerUpdate
 
@@ -63,6 +64,7 @@ async def list_page(
 ) -> list[Tracker]:
     """Trackers of the caller's account in the order of their making; pages count from 1."""
     statement = select(Tracker).where(col(Tracker.account_id) == principal.account_id)
+    statement = statement.where(not_of_deleted_task(col(Tracker.task_id)))
     if wanted.task_id is None:
         seen = await resources.authz.visible(session, principal, ResourceType.TASK)
         statement = statement.where(seen_through_tasks(seen, "trackers.task_id"))

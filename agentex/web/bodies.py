@@ -26,7 +26,7 @@ def body_limit(settings: Settings, path: str) -> int:
     """How many bytes a body may have on this path."""
     if path in _CHECKPOINT_PATHS:
         return settings.max_checkpoint_bytes
-    return settings.max_snapshot_bytes if _SNAPSHOT_PATH.fullmatch(path) else settings.max_body_bytes
+    return settings.max_restore_bytes if _SNAPSHOT_PATH.fullmatch(path) else settings.max_body_bytes
 
 
 async def refuse_unstorable_json(request: Request) -> None:

@@ -71,7 +71,7 @@ TRIGGERS = [
 ]
 
 revision = '0011'
-down_revision = '0009'
+down_revision = '0010'
 branch_labels = None
 depends_on = None
 
@@ -82,7 +82,7 @@ def upgrade() -> None:
     sa.Column('id', sa.BigInteger(), sa.Identity(always=True), nullable=False),
     sa.Column('account_id', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
     sa.Column('principal', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
-    sa.Column('resource_type', sa.Enum('agent', 'task', 'schedule', 'run', 'api_key', name='resource_type', native_enum=False, create_constraint=True, length=32), nullable=False),
+    sa.Column('resource_type', sa.Enum('agent', 'task', 'schedule', 'run', 'api_key', 'member', 'audit', name='resource_type', native_enum=False, create_constraint=True, length=32), nullable=False),
     sa.Column('selector', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
     sa.Column('parent_agent_id', sa.Uuid(), nullable=True),
     sa.Column('action', sa.Enum('register', 'deregister', 'grant', 'revoke', name='action', native_enum=False, create_constraint=True, length=32), nullable=False),

@@ -7,7 +7,7 @@ import sqlmodel
 from alembic import op
 
 revision = '0013'
-down_revision = '0009'
+down_revision = '0012'
 branch_labels = None
 depends_on = None
 
@@ -59,11 +59,11 @@ def upgrade() -> None:
         'CREATE TRIGGER audit_entries_keep_all BEFORE TRUNCATE ON audit_entries '
         'FOR EACH STATEMENT EXECUTE FUNCTION audit_entries_append_only()'
     )
-    _allow_grants_of(('agent', 'task', 'schedule', 'run', 'api_key', 'audit'))
+    _allow_grants_of(('agent', 'task', 'schedule', 'run', 'api_key', 'member', 'audit'))
 
 
 def downgrade() -> None:
-    _allow_grants_of(('agent', 'task', 'schedule', 'run', 'api_key'))
+    _allow_grants_of(('agent', 'task', 'schedule', 'run', 'api_key', 'member'))
     op.drop_table('audit_entries')
     op.execute('DROP FUNCTION audit_entries_append_only()')
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from hashlib import shake_256
 from typing import Any
 from uuid import UUID
 
@@ -290,8 +292,8 @@ async def test_who_may_not_change_the_task_puts_nothing_back(
 
 @pytest.fixture
 async def narrow(resources: Resources, authz: ScriptedAuthz) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a server that takes 5,000 bytes at once, and 10,000 of a snapshot."""
-    limits = {"max_body_bytes": 5_000, "max_snapshot_bytes": 10_000}
+    """A client of a server that takes 5,000 bytes at once, and 10,000 of a snapshot; 75,536 of one entry."""
+    limits = {"max_body_bytes": 5_000, "max_snapshot_bytes": 10_000, "max_checkpoint_bytes": 5_000}
     settings = resources.settings.model_copy(update=limits)
     async with open_resources(settings, authz=authz) as opened:
         transport = httpx2.ASGITransport(app=create_app(settings, resources=opened))
@@ -314,12 +316,53 @@ async def test_a_snapshot_may_be_larger_than_other_bodies_but_not_without_end(
         content = chunks() if sent_in == "chunks" else b"".join([chunk async for chunk in chunks()])
         return await narrow.post(path, content=content, headers={"content-type": "application/json"})
 
-    small, large = await post(path, 9_000), await post(path, 10_000)
+    small, large = await post(path, 75_000), await post(path, 76_000)
     elsewhere = await post(f"/tasks/{exported['task_id']}/clean", 9_000)
 
     assert (small.status_code, large.status_code) == (204, 413)
-    assert large.json()["message"] == "the request's body is larger than 10000 bytes"
+    assert large.json()["message"] == "the request's body is larger than 75536 bytes"
     assert (elsewhere.status_code, elsewhere.json()["message"]) == (
         413,
         "the request's body is larger than 5000 bytes",
     )
+
+
+async def test_only_a_single_entry_may_be_larger_than_a_snapshot(
+    narrow: httpx2.AsyncClient, exported: Json
+) -> None:
+    path = f"/tasks/{exported['task_id']}/rehydrate"
+    two, one = exported["messages"], exported["messages"][:1]
+    for entry in one:
+        entry["content"]["content"] = "x" * 10_000
+
+    answers = [
+        await narrow.post(path, json={"task_id": exported["task_id"], "messages": messages, "more": True})
+        for messages in (two, one)
+    ]
+
+    assert [answer.status_code for answer in answers] == [413, 204]
+    assert answers[0].json()["message"] == (
+        "a snapshot of more than 10000 bytes may have one entry only (AGENTEX_MAX_SNAPSHOT_BYTES); "
+        "send it in pieces, each with more: true but the last"
+    )
+
+
+async def test_the_largest_blob_of_a_checkpoint_is_put_back(
+    client: httpx2.AsyncClient, agent: Json, resources: Resources
+) -> None:
+    """At the default settings, which it fills when it is made."""
+    task = await create_task(client, agent)
+    value = shake_256(b"any").digest(12_000_000)
+    blob = {"channel": "c", "version": "1", "type": "bytes", "blob": b64encode(value).decode()}
+    put = {"thread_id": task["id"], "checkpoint_id": "1", "checkpoint": {"v": 1}, "blobs": [blob]}
+    assert (await client.post("/checkpoints/put", json=put)).status_code == 200
+    await client.post(f"/tasks/{task['id']}/complete")
+    exported = await export(client, task["id"])
+    await client.post(f"/tasks/{task['id']}/clean", json={"force": True})
+
+    large = {"task_id": task["id"], "checkpoint_blobs": exported.pop("checkpoint_blobs"), "more": True}
+    assert (await put_back(client, large)).status_code == 204
+    assert (await put_back(client, exported)).status_code == 204
+
+    stored = await fetch(resources, "SELECT blob FROM checkpoint_blobs")
+    assert [row["blob"] for row in stored] == [value]

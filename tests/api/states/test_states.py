@@ -90,6 +90,41 @@ async def test_a_second_state_is_400_and_names_the_first(
     assert await listed(client, **of(state)) == [state]
 
 
+@pytest.mark.parametrize("headers", [{"x-stainless-retry-count": "1"}, {"Idempotency-Key": "k"}])
+async def test_a_repeat_is_answered_with_the_state_that_was_made(
+    client: httpx2.AsyncClient, agent: Json, task: Json, headers: dict[str, str]
+) -> None:
+    first_headers = {} if "x-stainless-retry-count" in headers else headers
+    first = await post(client, task, agent, headers=first_headers)
+
+    again = [await post(client, task, agent, headers=headers) for _ in range(2)]
+
+    assert [(answer.status_code, answer.json()) for answer in again] == [(200, first.json())] * 2
+    assert await listed(client) == [first.json()]
+
+
+@pytest.mark.parametrize("unlike", ["state", "age", "key"])
+async def test_another_state_is_400_also_for_a_repeat(
+    client: httpx2.AsyncClient, agent: Json, task: Json, state: Json, resources: Resources, unlike: str
+) -> None:
+    if unlike == "age":
+        await fetch(resources, "UPDATE states SET created_at = created_at - interval '11 minutes'")
+    headers = {"x-stainless-retry-count": "1"} | ({"Idempotency-Key": "k"} if unlike == "key" else {})
+
+    response = await post(client, task, agent, {} if unlike == "state" else STATE, headers=headers)
+
+    assert (response.status_code, state["id"] in response.json()["message"]) == (400, True)
+
+
+async def test_of_ten_under_one_key_at_once_one_is_made(
+    client: httpx2.AsyncClient, agent: Json, task: Json
+) -> None:
+    key = {"Idempotency-Key": "k"}
+    answers = await asyncio.gather(*[post(client, task, agent, headers=key) for _ in range(10)])
+
+    assert [answer.json() for answer in answers] == await listed(client) * 10
+
+
 async def test_of_ten_made_at_once_one_is_made(client: httpx2.AsyncClient, agent: Json, task: Json) -> None:
     answers = await asyncio.gather(*[post(client, task, agent, {"n": n}) for n in range(10)])
 

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
 import aiohttp
 import httpx2
@@ -18,6 +18,7 @@ from starlette.types import Message
 
 from agentex.auth.principal import Principal
 from agentex.database import rows
+from agentex.errors import Unavailable
 from agentex.resources import Resources
 from agentex.streams import frames
 from agentex.streams.admission import Admission
@@ -25,7 +26,8 @@ from agentex.streams.reader import FALLEN_BEHIND
 from agentex.streams.response import EventStreamResponse
 from agentex.streams.service import hub_of, open_stream
 from agentex.tasks import service as tasks
-from tests.api.ledger.stage import fetch
+from agentex.tasks.models import Task
+from tests.api.ledger.stage import CALLER, fetch
 from tests.api.streams.conftest import change, connected, full, insert, post, texts, use_settings
 from tests.support.api import TEXT, Json, create_task
 from tests.support.sse import GIVE_UP_SECONDS, Following, follow, until
@@ -112,7 +114,9 @@ async def test_a_reader_that_ends_while_its_client_reads_no_more_keeps_no_place(
     async with resources.db.read() as session:
         found = await tasks.get(session, resources.authz, Principal(), task["id"])
     admission = Admission(Principal(), {}, resources.authz.authenticate)
-    answer = EventStreamResponse(await open_stream(resources, admission, found, None))
+    stream = await open_stream(resources, admission, found, None)
+    assert stream is not None
+    answer = EventStreamResponse(stream)
     sending = asyncio.create_task(answer({"type": "http"}, receive, send))
     async with asyncio.timeout(GIVE_UP_SECONDS):
         await asyncio.sleep(0)
@@ -211,6 +215,40 @@ async def test_a_fault_ends_the_streams_and_the_next_one_starts_anew(
 
 async def _fails(*_: object) -> None:
     raise ZeroDivisionError
+
+
+async def test_a_stream_that_opens_while_a_fault_ends_the_others_begins(
+    resources: Resources, task: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listening connection of before is being closed still."""
+    hub, stored = hub_of(resources), await read_task(resources, task)
+    admission = Admission(Principal(), {}, resources.authz.authenticate)
+    opened = list[asyncio.Task[Any]]()
+
+    def come_again(_: object) -> None:
+        opened.append(asyncio.create_task(open_stream(resources, admission, stored, None)))
+
+    async def fail(*_: object) -> None:
+        monkeypatch.undo()
+        reading = asyncio.current_task()
+        assert reading is not None
+        reading.add_done_callback(come_again)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(hub, "_turn", fail)
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable, match="had a fault"):
+            # Whoever waited to be let in is told at once, too.
+            await open_stream(resources, admission, stored, None)
+        stream = await opened[0]
+
+    assert stream is not None
+    stream.close()
+
+
+async def read_task(resources: Resources, task: Json) -> Task:
+    async with resources.db.read() as session:
+        return await tasks.find(session, CALLER, task["id"])
 
 
 async def test_a_thousand_streams_of_one_process(

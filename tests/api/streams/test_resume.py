@@ -38,6 +38,33 @@ async def test_a_transaction_that_commits_late_is_not_passed_over(
     assert texts(told) == ["first committed", "first written"]
 
 
+async def test_who_has_got_the_end_of_a_task_is_told_not_to_come_again(
+    client: httpx2.AsyncClient, url: str, task: Json
+) -> None:
+    """A browser connects again by itself behind each end, until it gets 204."""
+    async with follow(url, task["id"]) as stream:
+        await stream.next()
+        first = stream.last_id
+        closed = await close(client, task)
+        assert await stream.rest() == [{"type": "task_updated", "task": closed}]
+    async with follow(url, task["id"], last_event_id=first) as replayed:
+        assert (await replayed.rest())[1:] == [{"type": "task_updated", "task": closed}]
+
+    answers = [
+        await client.get(path, headers={"last-event-id": last_id or ""})
+        for path in (f"/tasks/{task['id']}/stream", "/tasks/name/talk/stream")
+        for last_id in (stream.last_id, replayed.last_id)
+    ]
+
+    told = [(answer.status_code, answer.content, answer.headers["cache-control"]) for answer in answers]
+    assert told == [(204, b"", "no-store")] * 4
+    # What is added behind the end is news.
+    await post(client, task)
+    async with follow(url, task["id"], last_event_id=stream.last_id) as again:
+        assert texts(await again.rest()) == ["hi"]
+        assert again.last_id != stream.last_id
+
+
 async def test_what_was_written_before_the_watch_and_committed_after_it_comes(
     resources: Resources, url: str, task: Json
 ) -> None:

@@ -49,6 +49,38 @@ async def test_a_deleted_task_is_found_nowhere(
     assert [one["id"] for one in (await client.get("/tasks")).json()] == [other["id"]]
 
 
+async def test_what_hangs_on_a_deleted_task_is_in_no_list(
+    client: httpx2.AsyncClient, agent: Json, task: Json
+) -> None:
+    """Its state, tracker and spans; those of another task and of none are."""
+    other = await create_task(client, agent, name="other")
+    for of in (task, other, None):
+        if of is not None:
+            state: Json = {"task_id": of["id"], "agent_id": agent["id"], "state": {"n": 1}}
+            assert (await client.post("/states", json=state)).status_code == 200
+        name, task_id = ("none", None) if of is None else (of["name"], of["id"])
+        span = {
+            "id": name,
+            "task_id": task_id,
+            "trace_id": "t",
+            "name": "n",
+            "start_time": "2026-01-01T00:00:00Z",
+        }
+        assert (await client.post("/spans", json=span)).status_code == 200
+
+    assert (await client.delete(f"/tasks/{task['id']}")).status_code == 200
+
+    found = {path: (await client.get(path)).json() for path in ("/states", "/tracker", "/spans")}
+    assert {path: {one["task_id"] for one in listed} for path, listed in found.items()} == {
+        "/states": {other["id"]},
+        "/tracker": {other["id"]},
+        "/spans": {other["id"], None},
+    }
+    answers = [await client.get("/spans/a/b"), await client.patch("/spans/a/b", json={"name": "m"})]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert (await client.get("/spans/none")).status_code == 200
+
+
 async def test_a_task_without_a_name_is_named_by_its_id(client: httpx2.AsyncClient, agent: Json) -> None:
     task = await create_task(client, agent)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from urllib.parse import quote
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -12,6 +13,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from agentex.auth.authorize import Operation, ResourceType
 from agentex.errors import BadRequest
 from agentex.resources import ClosedTask, Resources
+from tests.api.ledger.stage import fetch
+from tests.api.messages.messages import add
 from tests.api.tasks.wire import listed, with_agent
 from tests.support.acp_server import AcpServer
 from tests.support.api import UNKNOWN_ID, Json, create_task, problem, register
@@ -24,6 +27,68 @@ VERBS = [
     ("terminate", "TERMINATED"),
     ("timeout", "TIMED_OUT"),
 ]
+
+
+@pytest.mark.parametrize("verb", [verb for verb, _ in VERBS] + ["delete"])
+async def test_what_is_being_written_ends_with_its_task_but_for_an_answer_that_is_read(
+    client: httpx2.AsyncClient, agent: Json, resources: Resources, verb: str
+) -> None:
+    task, other = [await create_task(client, agent) for _ in range(2)]
+    said = {
+        name: await add(client, of, streaming_status=status)
+        for name, of, status in [
+            ("begun", task, "IN_PROGRESS"),
+            ("without a status", task, None),
+            ("of a message/send", task, "IN_PROGRESS"),
+            ("of another task", other, "IN_PROGRESS"),
+            ("of a message/send that has ended", task, "IN_PROGRESS"),
+        ]
+    }
+    for name, ended_at in (("of a message/send", "NULL"), ("of a message/send that has ended", "now()")):
+        await fetch(
+            resources,
+            f"""
+            INSERT INTO message_sends
+                (id, account_id, task_id, claimed_until, awaited, unsent, message_ids, ended_at)
+            SELECT gen_random_uuid(), account_id, id, now(), false, false,
+                ARRAY[CAST(:id AS uuid)], {ended_at}
+            FROM tasks WHERE id = :task_id
+            """,  # noqa: S608 - a constant of the test
+            id=said[name]["id"],
+            task_id=UUID(task["id"]),
+        )
+
+    path = f"/tasks/{task['id']}"
+    answer = await (client.delete(path) if verb == "delete" else client.post(f"{path}/{verb}"))
+
+    assert answer.status_code == 200, answer.text
+    rows = await fetch(resources, "SELECT id::text, streaming_status, updated_at FROM messages")
+    now = {row["id"]: row["streaming_status"] for row in rows}
+    assert {name: now[message["id"]] for name, message in said.items()} == {
+        "begun": "DONE",
+        "without a status": None,
+        "of a message/send": "IN_PROGRESS",
+        "of another task": "IN_PROGRESS",
+        "of a message/send that has ended": "DONE",
+    }
+
+
+async def test_a_name_that_ends_like_a_stream_is_read_by_id_and_changed_by_name(
+    client: httpx2.AsyncClient, agent: Json
+) -> None:
+    """GET of its name is the stream of the task of the shorter one."""
+    task = await create_task(client, agent, name="a/stream")
+    path = "/tasks/name/a%2Fstream"
+
+    answers = [
+        await client.get(path),
+        await client.get(f"/tasks/{task['id']}"),
+        await client.put(path, json={"task_metadata": {"n": 1}}),
+        await client.delete(path),
+    ]
+
+    assert [answer.status_code for answer in answers] == [404, 200, 200, 200]
+    assert answers[0].json()["message"] == "task 'a' not found"
 
 
 @pytest.mark.parametrize("name", ["t1", "scheduled-run:4:2026-12-01T09:00:00Z", "a/b c?%"])
