@@ -8,7 +8,7 @@ them (FastAPI on uvicorn). Requests: one client after the other, beside one bare
 /messages by one client and with 32 in flight, beside bare inserts. RPC: message/send through the server,
 beside the same call straight to the agent. Footprint: memory, the CPU of doing nothing, and the start of an
 empty clone. Streams: memory of an idle one, and how late messages and token deltas come, beside one who reads
-Redis itself.
+Redis itself. Auth: reads with a key of this server, beside the same reads without auth.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from rich.table import Table
 
 from agentex.dev.ports import free_port
 from agentex.dev.redis import EmbeddedRedis
+from tests.benchmarks.auth import ADDED_TARGET_MS as AUTH_TARGET_MS
+from tests.benchmarks.auth import Read, reads
 from tests.benchmarks.bare import bare_seconds
 from tests.benchmarks.footprint import Usage, idle_cpu_an_hour, total_megabytes, usage
 from tests.benchmarks.messages import IN_FLIGHT, Stored, stored
@@ -58,7 +60,7 @@ SCENARIOS = [
     Scenario("300 cadences due in one minute", 300, "async", 300, last_target_seconds=3),
 ]
 RATIO_TARGET = 0.4
-PARTS = ["stampedes", "requests", "messages", "rpc", "footprint", "streams"]
+PARTS = ["stampedes", "requests", "messages", "rpc", "auth", "footprint", "streams"]
 FEW, MANY = 100, 10_000
 # Long enough for two minutes' ticks and their tidying.
 IDLE_SECONDS = 120
@@ -200,6 +202,23 @@ def show_messages(measured: Stored) -> None:
     Console(width=110).print(table)
 
 
+async def measure_auth() -> list[Read]:
+    """Reads with a key and without, in one stack."""
+    with open_folder() as directory, running_stack(directory) as stack:
+        return await reads(stack, directory)
+
+
+def show_auth(measured: list[Read]) -> None:
+    """Print one row a kind of read and role."""
+    table = Table(title="Auth: milliseconds of a read, p50, one client")
+    for heading in ("read", "none", "api_keys", "added", "target"):
+        table.add_column(heading, justify="left" if heading == "read" else "right")
+    for one in measured:
+        figures = [f"{value:.2f}" for value in (one.open_p50, one.keyed_p50, one.added_p50)]
+        table.add_row(one.name, *figures, f"≤ {AUTH_TARGET_MS}")
+    Console(width=110).print(table)
+
+
 async def measure_footprint() -> Footprint:
     """Memory idle and after a stampede; idle CPU at 0, 1,000 and 10,000 schedules; both starts."""
     with open_folder() as directory:
@@ -314,6 +333,10 @@ def main() -> None:
         messages = asyncio.run(measure_messages())
         show_messages(messages)
         result["messages"] = messages.as_json()
+    if "auth" in options.parts:
+        auth = asyncio.run(measure_auth())
+        show_auth(auth)
+        result["auth"] = [item.as_json() for item in auth]
     if "footprint" in options.parts:
         footprint = asyncio.run(measure_footprint())
         show_footprint(footprint)
