@@ -10,7 +10,7 @@ from agentex.auth.authorize import AuthProvider
 from agentex.database import migrate
 from agentex.dev.ports import free_port
 from agentex.resources import Resources, open_resources
-from agentex.settings import Settings
+from agentex.settings import LOCAL_NETWORKS, Settings
 from tests.support.acp_server import AcpServer
 from tests.support.authz import ScriptedAuthz
 from tests.support.postgres import PostgresServer
@@ -63,6 +63,10 @@ def settings(database_url: str) -> Settings:
             "task_create_timeout_seconds": 5,
             "event_send_timeout_seconds": 5,
             "secret_key": "c2l4dGVlbiBieXRlcyBhbmQgc2l4dGVlbiBtb3JlLi4=",
+            # As without auth, for those who ask for some: the agents of tests are here, and no request waits.
+            "agent_networks": LOCAL_NETWORKS,
+            "rate_limit_per_address": "",
+            "rate_limit_per_principal": "",
         }
     )
 

@@ -90,6 +90,10 @@ class Visible:
 EVERYTHING = Visible(("true",))
 
 
+# Always asked of the type as such: members, and the audit.
+_AS_SUCH = frozenset({ResourceType.MEMBER, ResourceType.AUDIT})
+
+
 class AuthProvider(Protocol):
     """Where principals come from and who decides; one file each under auth/providers."""
 
@@ -158,8 +162,9 @@ async def require(
     decision = await provider.authorize(session, principal, operation, resource)
     if decision.allowed:
         return
-    # A type as such is no secret: there is nothing to be found in it.
-    is_readable = resource.id == "*"
+    # A type as such is no secret: there is nothing to be found in it. But what is asked as one may be hidden,
+    # as a span without a task is, unless it never is a thing.
+    is_readable = resource.id == "*" and (operation is not Operation.READ or resource.type in _AS_SUCH)
     if not is_readable and operation is not Operation.READ:
         is_readable = (await provider.authorize(session, principal, Operation.READ, resource)).allowed
     if is_readable:

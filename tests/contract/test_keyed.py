@@ -55,7 +55,8 @@ async def keyed(postgres: PostgresServer) -> AsyncIterator[Keyed]:
     temporal = start_temporal(directory)
     url = postgres.create_database("migrated")
     secret = base64.b64encode(secrets.token_bytes(32)).decode()
-    stack = ContractStack(directory, url, temporal.address, auth="api_keys", secret_key=secret)
+    asks = {"auth": "api_keys", "secret_key": secret, "agent_networks": "127.0.0.0/8"}
+    stack = ContractStack(directory, url, temporal.address, **asks)
     try:
         stack.start()
         keys: dict[str, str] = dict(

@@ -6,7 +6,7 @@ from agentex.database import rows
 from agentex.resources import Resources
 
 # What a request may leave although it has no effect.
-BESIDES = frozenset({"alembic_version", "idempotency_keys", "stream_watches", "clocks", "audit_log"})
+BESIDES = frozenset({"alembic_version", "idempotency_keys", "stream_watches", "clocks", "audit_entries"})
 LAST_USED = " - 'last_used_at'"
 
 Dump = dict[str, list[str]]

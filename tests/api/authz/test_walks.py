@@ -29,6 +29,16 @@ World = dict[str, str]
 OWN_THINGS = {"POST /agents/register", "POST /agents/register-build", "POST /spans"}
 # It goes by the agent's key in its headers, whoever calls.
 BY_ITS_OWN_KEY = {FORWARD}
+# Of the account rather than of one thing in it: who has which key of one's own, who is in it, what was done.
+ADMINISTRATION = {
+    "GET /api_keys",
+    "POST /api_keys",
+    "GET /members",
+    "GET /members/{member}",
+    "PUT /members/{member}",
+    "DELETE /members/{member}",
+    "GET /audit",
+}
 # A thread that is no task's is the account's; there it is empty.
 THREAD = "a thread of the account"
 
@@ -66,7 +76,7 @@ async def ask_all(
     found: dict[str, set[str]] = {}
     async with calling(key) as client:
         for asked in requests():
-            if asked.path in BY_ITS_OWN_KEY or not is_asked(asked):
+            if asked.path in BY_ITS_OWN_KEY or not is_asked(asked) or asked.route in ADMINISTRATION:
                 continue
             answer = await asked.of(client, world)
             found.setdefault(asked.route, set()).add(verdict(answer))
@@ -107,7 +117,7 @@ async def test_another_tenants_admin_sees_and_changes_nothing(resources: Resourc
 
     assert besides(found, {"404", "empty"}) == {}
     # Empty are lists of one's own account, of which there is nothing; each other thing is not found.
-    assert {route for route, verdicts in found.items() if "empty" in verdicts} == set(LISTS)
+    assert {route for route, verdicts in found.items() if "empty" in verdicts} == set(LISTS) - ADMINISTRATION
 
 
 async def test_another_tenants_admin_has_names_of_its_own(resources: Resources, world: World) -> None:
@@ -140,7 +150,7 @@ async def test_one_foreign_id_among_ones_own_opens_nothing(
         )
         before = {account: await dump(resources, account) for account in (FIRST, SECOND)}
         for asked in requests():
-            if asked.path in BY_ITS_OWN_KEY or is_thread(asked):
+            if asked.path in BY_ITS_OWN_KEY or is_thread(asked) or asked.route in ADMINISTRATION:
                 continue
             for word in ids_in(asked):
                 answer = await asked.of(client, mine | {word: world[word]})
@@ -223,11 +233,14 @@ async def test_a_viewer_sees_all_and_changes_nothing(resources: Resources, world
 
 
 KEYS_ARE_HIDDEN = {
+    "GET /api_keys/{api_key_id}": {"404"},
     "GET /agent_api_keys": {"empty"},
     "GET /agent_api_keys/name/{name}": {"404"},
     "GET /agent_api_keys/{key_id}": {"404"},
 }
 KEYS_ARE_HIDDEN_TO_WRITE = {
+    "DELETE /api_keys/{api_key_id}": {"404"},
+    "POST /api_keys/{api_key_id}/rotate": {"404"},
     "DELETE /agent_api_keys/name/{name}": {"404"},
     "DELETE /agent_api_keys/{key_id}": {"404"},
 }
@@ -284,3 +297,56 @@ OF_AGENTS = {
     "GET /deployment-history",
     "GET /deployment-history/{history_id}",
 }
+
+
+OWN_KEYS_ONLY = {
+    "GET /api_keys": {"200"},
+    "POST /api_keys": {"403"},
+    "GET /members": {"403"},
+    "GET /members/{member}": {"403"},
+    "PUT /members/{member}": {"403"},
+    "DELETE /members/{member}": {"403"},
+    "GET /audit": {"403"},
+}
+ADMINISTERS: dict[str, tuple[Role | None, str, dict[str, set[str]]]] = {
+    "guest": (None, FIRST, OWN_KEYS_ONLY),
+    "viewer": (Role.VIEWER, FIRST, OWN_KEYS_ONLY),
+    # A key of its own it may make; none for another.
+    "editor": (Role.EDITOR, FIRST, OWN_KEYS_ONLY | {"POST /api_keys": {"200", "403"}}),
+    # In its own account, where nobody has the name, it is an admin.
+    "another tenant's admin": (
+        Role.ADMIN,
+        SECOND,
+        {
+            "GET /api_keys": {"200"},
+            "POST /api_keys": {"200", "404"},
+            "GET /members": {"200"},
+            "GET /members/{member}": {"404"},
+            "PUT /members/{member}": {"200"},
+            "DELETE /members/{member}": {"404"},
+            "GET /audit": {"200"},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("who", ADMINISTERS)
+async def test_who_is_no_admin_of_the_account_learns_and_changes_nothing_of_it(
+    resources: Resources, world: World, who: str
+) -> None:
+    role, account, expected = ADMINISTERS[who]
+    key = await join(resources, user("stranger", account), role)
+    before = await dump(resources, FIRST)
+    found: dict[str, set[str]] = {}
+    # What is removed is removed before it could be made.
+    asked_of = sorted((one for one in requests() if one.route in ADMINISTRATION), key=lambda one: one.route)
+    async with calling(key) as client:
+        for asked in asked_of:
+            answer = await asked.of(client, world)
+            found.setdefault(asked.route, set()).add(verdict(answer))
+            assert world["api_key_id"] not in answer.text
+    assert found == expected
+    after = await dump(resources, FIRST)
+    mine = {name: [line for line in lines if "stranger" not in line] for name, lines in after.items()}
+    there = {name: [line for line in lines if "stranger" not in line] for name, lines in before.items()}
+    assert changed(there, mine) == {}

@@ -22,7 +22,7 @@ def test_wrong_settings_are_named_one_per_line(command: str) -> None:
         2,
         [
             "AGENTEX_PORT is 'abc': Input should be a valid integer, unable to parse string as an integer",
-            "AGENTEX_AUTH is 'magic': Input should be 'none' or 'api_keys'",
+            "AGENTEX_AUTH is 'magic': Input should be 'none', 'api_keys', 'oidc' or 'remote'",
             "ENABLE_AGENT_RUN_SCHEDULES is 'yes'; it takes true, false, 1 or 0",
         ],
     )
