@@ -22,6 +22,7 @@ _PRIVATE = frozenset(
         "contents",
         "messages",
         "events",
+        "operations",
         "writes",
         "updates",
         "state",

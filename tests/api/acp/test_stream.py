@@ -23,6 +23,7 @@ from agentex.acp.messages import (
 from agentex.errors import (
     AgentCallFailed,
     AgentError,
+    AgentMethodUnknown,
     AgentProtocolError,
     AgentRejected,
     AgentUnreachable,
@@ -192,7 +193,7 @@ async def test_error_line_means_the_same_before_and_behind_updates(
         (Reply(status=429), AgentUnreachable),
         (Reply(status=500), AgentError),
         (Reply(status=404), AgentRejected),
-        (Reply(error_code=-32601), AgentRejected),
+        (Reply(error_code=-32601), AgentMethodUnknown),
         (Reply(status=307), AgentProtocolError),
         (Reply(body="<html></html>"), AgentProtocolError),
     ],

@@ -66,6 +66,8 @@ async def test_a_body_of_100_mb_is_not_taken(resources: Resources, path: str, sa
 
     assert answer[0]["status"] == 413
     limit = Settings().max_checkpoint_bytes if "checkpoints" in path else 4 * MIB
+    if path.endswith("/rehydrate"):
+        limit = Settings().max_restore_bytes
     assert sent.taken == 0 if says_length else 0 < sent.taken <= limit + 65_536
 
 
@@ -152,9 +154,9 @@ async def test_a_deep_body_is_refused_by_every_route(
         assert 400 <= answer.status_code < 500, answer.text
         assert len(answer.content) < 1_000
         if levels == 101:
-            assert answer.json() == problem(
-                filled(path), 422, "invalid-input", "body: is nested deeper than 100 levels"
-            )
+            expected = problem(filled(path), 422, "invalid-input", "body: is nested deeper than 100 levels")
+            # JSON-RPC's members stand beside a problem's.
+            assert {name: answer.json()[name] for name in expected} == expected
 
 
 def lists() -> list[tuple[str, str, bool]]:
