@@ -250,7 +250,7 @@ async def test_a_message_named_twice_is_422_and_nothing_is_changed(
             {"contents": [TEXT], "created_at": "2026-01-01T00:00:00"},
             "created_at is '2026-01-01T00:00:00': Input should have timezone info",
         ),
-        ("PUT", {"updates": {"nonsense": TEXT}}, "updates.nonsense.[key]: Input should be a valid UUID"),
+        ("PUT", {"updates": {"nonsense": TEXT}}, "updates.….[key]: Input should be a valid UUID"),
         ("PUT", {"updates": [TEXT]}, "updates: Input should be a valid dictionary"),
         ("PUT", {"updates": {UNKNOWN_ID: {"type": "song"}}}, f"updates.{UNKNOWN_ID}: Input tag 'song'"),
         ("PUT", {}, "updates: Field required"),
