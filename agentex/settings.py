@@ -267,7 +267,7 @@ class Settings(AuthSettings, EdgeSettings):
 
     @field_validator("agent_networks", mode="before")
     @classmethod
-    def _split_networks(cls, value: object) -> object:
+    def _split_agent_networks(cls, value: object) -> object:
         if not isinstance(value, str) or value.strip() == "*":
             return value.strip() if isinstance(value, str) else value
         try:

@@ -39,6 +39,8 @@ class Facts:
 _Table = Mapping[ResourceType, Collection[Operation]]
 
 _THINGS = (ResourceType.AGENT, ResourceType.TASK, ResourceType.SCHEDULE, ResourceType.RUN)
+# Members and the audit are nobody's own.
+_OWNED = (*_THINGS, ResourceType.API_KEY)
 _READ = frozenset({Operation.READ})
 _RUNNING = frozenset({Operation.READ, Operation.UPDATE, Operation.EXECUTE, Operation.CANCEL})
 _MAKING = frozenset({Operation.READ, Operation.CREATE})
@@ -69,11 +71,11 @@ _OF_ROLE: Mapping[Role, _Table] = {
 }
 # What a role may do to what its principal has made.
 _OF_OWNER: Mapping[Role, _Table] = {
-    Role.OPERATOR: dict.fromkeys(ResourceType, _ALL),
-    Role.EDITOR: dict.fromkeys(ResourceType, _ALL),
+    Role.OPERATOR: dict.fromkeys(_OWNED, _ALL),
+    Role.EDITOR: dict.fromkeys(_OWNED, _ALL),
     # Its keys, of which somebody else has made the first.
     Role.VIEWER: {ResourceType.API_KEY: {Operation.READ, Operation.UPDATE, Operation.DELETE}},
-    Role.AGENT: dict.fromkeys(ResourceType, _ALL),
+    Role.AGENT: dict.fromkeys(_OWNED, _ALL),
 }
 # What an agent may do to itself and to what hangs on it.
 _OF_CALLER: _Table = {

@@ -125,9 +125,13 @@ class Owing:
             self.must |= self.owed - self.unseen
 
     def expect_looked_at(self, now: datetime) -> None:
-        """The look opens what ticks have passed unseen, and judges it with or without the rest."""
+        """The look opens what ticks have passed unseen, and judges it with or without the rest.
+
+        Ticks may have come to any of the unseen: what is behind them the next one opens, by itself.
+        """
         looked_at = self.unseen | self.reached
-        for among in (self.unseen, looked_at, self.owed, self.owed | self.reached):
+        passed = [{other for other in self.unseen if other <= instant} for instant in self.unseen]
+        for among in (*passed, self.unseen, looked_at, self.owed, self.owed | self.reached):
             decided = self._decided(among, now)
             self._allow({instant: decided[instant] for instant in decided.keys() & looked_at})
         self.unseen = set()

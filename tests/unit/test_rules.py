@@ -24,16 +24,16 @@ LETTERS = {
     "X": Operation.EXECUTE,
     "A": Operation.CANCEL,
 }
-KINDS = ("agent", "task", "schedule", "run", "api_key")
+KINDS = ("agent", "task", "schedule", "run", "api_key", "member", "audit")
 TABLE = {
-    Role.ADMIN: ("CRUDXA", "CRUDXA", "CRUDXA", "CRUDXA", "CRUDXA"),
-    Role.OPERATOR: ("RUXA+CD", "CRUXA+D", "CRUXA+D", "CRUXA+D", "+CRUDXA"),
-    Role.EDITOR: ("CRX+UDA", "CR+UDXA", "CR+UDXA", "CR+UDXA", "C+RUDXA"),
-    Role.VIEWER: ("R", "R", "R", "R", ""),
-    Role.AGENT: ("RX+CUDA", "C+RUDXA", "+CRUDXA", "+CRUDXA", "+CRUDXA"),
-    None: ("", "", "", "", ""),
+    Role.ADMIN: ("CRUDXA", "CRUDXA", "CRUDXA", "CRUDXA", "CRUDXA", "CRUDXA", "CRUDXA"),
+    Role.OPERATOR: ("RUXA+CD", "CRUXA+D", "CRUXA+D", "CRUXA+D", "C+RUDXA", "", ""),
+    Role.EDITOR: ("CRX+UDA", "CR+UDXA", "CR+UDXA", "CR+UDXA", "C+RUDXA", "", ""),
+    Role.VIEWER: ("R", "R", "R", "R", "+RUD", "", ""),
+    Role.AGENT: ("RX+CUDA", "C+RUDXA", "+CRUDXA", "+CRUDXA", "+CRUDXA", "", ""),
+    None: ("", "", "", "", "", "", ""),
 }
-OF_THE_AGENT = ("RUX", "RUA", "R", "R", "")
+OF_THE_AGENT = ("RUX", "RUA", "R", "R", "", "", "")
 
 
 def ref(kind: ResourceType, owner: str | None = OTHERS, account: str = "a") -> ResourceRef:

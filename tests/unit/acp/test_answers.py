@@ -17,6 +17,7 @@ from agentex.acp.messages import Author, FullUpdate, Json, JsonObject, TextConte
 from agentex.errors import (
     AgentCallFailed,
     AgentError,
+    AgentMethodUnknown,
     AgentProtocolError,
     AgentRejected,
     AgentUnreachable,
@@ -118,7 +119,7 @@ def test_any_result_is_an_answer_null_too(result: Json):
     ("code", "kind"),
     [
         (-32600, AgentRejected),
-        (-32601, AgentRejected),
+        (-32601, AgentMethodUnknown),
         (-32602, AgentRejected),
         (-32603, AgentError),
         (-32700, AgentError),
