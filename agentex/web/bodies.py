@@ -66,7 +66,8 @@ def _check(value: Any, place: str, depth: int) -> None:
 def _check_text(text: str, place: str) -> None:
     if "\x00" in text:
         raise InvalidInput(place, "holds the character NUL (\\u0000), which cannot be stored; leave it out")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    # 24 MB of base64 took 2.6 s otherwise, and all others waited.
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise InvalidInput(place, "holds half a surrogate pair (\\ud800 to \\udfff); send both halves")
 
 
