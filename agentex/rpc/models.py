@@ -17,6 +17,8 @@ from agentex.database import JsonObject
 from agentex.ids import new_id
 
 # JSON-RPC 2.0 §5.1.
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603

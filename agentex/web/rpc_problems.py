@@ -16,12 +16,7 @@ from fastapi.responses import JSONResponse
 from pydantic_core import from_json
 
 from agentex.database import JsonObject
-
-# JSON-RPC 2.0 §5.1.
-PARSE_ERROR = -32700
-INVALID_REQUEST = -32600
-INVALID_PARAMS = -32602
-INTERNAL_ERROR = -32603
+from agentex.rpc.models import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR
 
 
 async def as_rpc(request: Request, answer: JSONResponse) -> JSONResponse:

@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.support.api import Json
+from tests.support.local_app import serve
 
 USERS = ("alice", "bob")
 
@@ -56,11 +57,7 @@ class AuthStub:
     async def __aenter__(self) -> AuthStub:
         app = web.Application()
         app.router.add_post("/v1/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+        self._runner, self.url = await serve(app)
         return self
 
     async def __aexit__(
